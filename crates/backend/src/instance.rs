@@ -1,0 +1,113 @@
+//! The traits. An instance never blocks: whoever waits for it polls [`Instance::fds`] beside its
+//! own descriptors and calls [`Instance::pump`] when one is readable.
+
+use std::{io, net::Ipv4Addr, ops::Range, os::fd::BorrowedFd, time::Duration};
+
+use compare_cgroup::{Leaf, Parent};
+use compare_spec::{Exit, GuestFacts, Image, Workload};
+
+use crate::{Output, Timeline};
+
+/// What to start.
+#[derive(Debug, Clone, Copy)]
+pub struct StartRequest<'a> {
+    /// Unique among the living instances of this process, at most 11 characters of `[a-z0-9-]`:
+    /// the leaf cgroup, host name and network interface (IFNAMSIZ) are called after it.
+    pub name: &'a str,
+    /// Number of the instance, from 0, unique among the living ones: its network address.
+    pub slot: u32,
+    /// What to run.
+    pub workload: &'a Workload,
+    /// On which root file system.
+    pub image: &'a Image,
+    /// Where the instance's leaf cgroup is made.
+    pub parent: &'a Parent,
+}
+
+/// A start that did not succeed. Whatever it had made is gone again.
+#[derive(Debug, thiserror::Error)]
+#[error("{attempt}")]
+pub struct StartError {
+    /// What was attempted and on what, with the remedy where the host lacks something.
+    pub attempt: String,
+    /// Why it failed.
+    #[source]
+    pub source: Option<Box<dyn std::error::Error + Send + Sync>>,
+    /// The phases it had reached.
+    pub timeline: Timeline,
+}
+
+/// A way to run workloads.
+pub trait Backend: Send {
+    /// Its name: the column in every table.
+    fn name(&self) -> &str;
+
+    /// The way it starts: `cold` makes everything anew.
+    fn start_mode(&self) -> &str {
+        "cold"
+    }
+
+    /// Starts an instance. `timeline` was started right before the call; nothing is done for the
+    /// instance earlier. Returns once the instance's own code is running or about to; later phases
+    /// arrive by [`Instance::pump`].
+    ///
+    /// # Errors
+    /// The host refuses something the backend needs. Failures inside the instance (a missing
+    /// program, a guest that dies) are no errors here: they arrive as its [`Exit`].
+    fn start(
+        &mut self,
+        request: &StartRequest<'_>,
+        timeline: Timeline,
+    ) -> Result<Box<dyn Instance>, StartError>;
+}
+
+/// A started workload. Dropping it kills and releases everything, as a last resort without a word;
+/// [`Instance::stop`] is the way that tells.
+pub trait Instance {
+    /// Descriptors to poll for reading.
+    fn fds(&self) -> Vec<BorrowedFd<'_>>;
+
+    /// Takes in whatever happened, without blocking.
+    ///
+    /// # Errors
+    /// The instance can no longer be followed.
+    fn pump(&mut self) -> io::Result<()>;
+
+    /// The phases reached so far.
+    fn timeline(&self) -> &Timeline;
+
+    /// The same, for the phases that others see (`ready`).
+    fn timeline_mut(&mut self) -> &mut Timeline;
+
+    /// How the workload ended, and when (nanoseconds of [`crate::monotonic_ns`]); none while it runs.
+    fn exit(&self) -> Option<(&Exit, u64)>;
+
+    /// Where it answers, in the network namespace of the thread that started it.
+    fn address(&self) -> Option<Ipv4Addr>;
+
+    /// What it wrote.
+    fn output(&mut self) -> &mut Output;
+
+    /// Its leaf cgroup: every host process of the instance is in it.
+    fn leaf(&self) -> &Leaf;
+
+    /// Where guest RAM is mapped in the monitor's address space; empty for a container.
+    fn guest_ram(&self) -> &[Range<u64>];
+
+    /// The kernel release the workload runs on, once known.
+    fn kernel_release(&self) -> Option<&str>;
+
+    /// Asks a guest what it knows of its memory and waits for the answer; none for a container.
+    ///
+    /// # Errors
+    /// It does not answer before the deadline.
+    fn guest_facts(&mut self, deadline: Duration) -> io::Result<Option<GuestFacts>>;
+
+    /// Sends the workload its stop signal, waits `grace`, kills what is left, and releases
+    /// everything: processes, cgroup, network, mounts, descriptors. Returns with `stopped` reached.
+    /// An instance that already ended is only released. Further calls do nothing.
+    ///
+    /// # Errors
+    /// Something could not be released; the message names it.
+    fn stop(&mut self, grace: Duration) -> io::Result<()>;
+}

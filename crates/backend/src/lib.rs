@@ -1,0 +1,12 @@
+//! The contract every backend fulfils: start a workload, tell its phases as they happen, say how
+//! it ended, and release everything. The runner and the probe know backends by this alone.
+
+mod instance;
+mod output;
+mod reader;
+mod timeline;
+
+pub use instance::{Backend, Instance, StartError, StartRequest};
+pub use output::Output;
+pub use reader::FrameReader;
+pub use timeline::{Timeline, monotonic_ns};

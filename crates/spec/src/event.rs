@@ -1,0 +1,84 @@
+//! What a run tells while it goes on: the same events drive the progress display of a local run
+//! and travel as JSON lines out of the emulated host.
+
+use serde::{Deserialize, Serialize};
+
+use crate::{Artefacts, HostFacts, Trial, Unavailable};
+
+/// The events of a start, in order (MEASUREMENT.md's table).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Phase {
+    /// Namespaces and cgroup, or VM, vCPUs, memory and devices, exist.
+    Created,
+    /// First entry into the guest.
+    Kernel,
+    /// The first code of ours runs inside.
+    Init,
+    /// `execve` of the workload.
+    Exec,
+    /// The first successful readiness probe.
+    Ready,
+    /// Everything is gone and released.
+    Stopped,
+}
+
+/// What a trial is doing, for the progress display.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Stage {
+    /// Between the request and readiness; no finer, since nothing is reported inside a timed region.
+    Starting,
+    /// Ready; memory is being read.
+    Measuring,
+    /// Being stopped and released.
+    Stopping,
+}
+
+/// One thing that happened in a run.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "event", rename_all = "kebab-case")]
+pub enum RunEvent {
+    /// The run begins on this machine.
+    Begin {
+        /// Its facts.
+        host: Box<HostFacts>,
+        /// Digests of everything that is run.
+        artefacts: Artefacts,
+        /// What cannot be measured here, and why.
+        unavailable: Vec<Unavailable>,
+    },
+    /// Something an earlier run left behind was removed.
+    Reclaimed {
+        /// What it was.
+        what: String,
+    },
+    /// A trial enters a stage.
+    Trial {
+        /// The backend's name.
+        backend: String,
+        /// Count of this backend's trials before this one.
+        index: u32,
+        /// Whether it is a warm-up.
+        warmup: bool,
+        /// What it is doing.
+        stage: Stage,
+    },
+    /// A trial ended. Warm-ups end too, but only measured trials enter the record.
+    Done {
+        /// What was measured.
+        trial: Box<Trial>,
+        /// Whether it was a warm-up.
+        warmup: bool,
+    },
+    /// The run ended; nothing follows.
+    End {
+        /// Whether it was cut short by a signal.
+        interrupted: bool,
+    },
+    /// The run could not go on.
+    Failed {
+        /// The whole chain of causes.
+        message: String,
+    },
+}

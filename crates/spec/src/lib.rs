@@ -1,0 +1,26 @@
+//! Plain data that goes in and out of `compare`: the workload, the plan, the host's facts, the
+//! events of a run and the record it leaves. Serde types and their validation, nothing else: every
+//! other crate speaks in these terms, so none of them needs to know another.
+
+mod digest;
+mod event;
+mod host;
+mod image;
+mod plan;
+mod record;
+mod units;
+mod workload;
+
+pub use digest::Digest;
+pub use event::{Phase, RunEvent, Stage};
+pub use host::{CgroupMode, Clock, HostFacts, HostKind, KvmKind};
+pub use image::Image;
+pub use plan::{Plan, Slot};
+pub use record::{
+    Artefacts, Comparison, EventsNs, Exit, GuestFacts, ImageRecord, Memory, MemorySplit, Outcome,
+    PlanRecord, ProbeRecord, Record, SCHEMA, Summary, ToolRecord, Trial, Unavailable, Unit,
+};
+pub use units::{Bytes, Span, UnitError};
+pub use workload::{
+    File, HttpReady, ImageSource, LogReady, Readiness, Signal, Timeouts, Workload, WorkloadError,
+};

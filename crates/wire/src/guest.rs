@@ -1,0 +1,157 @@
+//! What the guest's PID 1 is told, what it tells, and what it can be asked: all postcard-encoded.
+//! The configuration travels as a file of the initramfs, [`GuestConfig::PATH`].
+
+use std::net::Ipv4Addr;
+
+use serde::{Deserialize, Serialize};
+
+/// What the guest's PID 1 does.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GuestConfig {
+    /// Block device that holds the read-only root, such as `/dev/vda`.
+    pub root: String,
+    /// File system on it.
+    pub root_type: String,
+    /// Host name.
+    pub hostname: String,
+    /// Program (absolute path) and arguments.
+    pub command: Vec<String>,
+    /// Complete environment.
+    pub env: Vec<(String, String)>,
+    /// Where the program starts.
+    pub working_dir: String,
+    /// User.
+    pub uid: u32,
+    /// Primary group.
+    pub gid: u32,
+    /// Supplementary groups.
+    pub groups: Vec<u32>,
+    /// Network, if there is one.
+    pub net: Option<GuestNet>,
+}
+
+impl GuestConfig {
+    /// Where PID 1 finds it.
+    pub const PATH: &'static str = "/compare.config";
+
+    /// Its bytes.
+    pub fn encode(&self) -> Vec<u8> {
+        postcard::to_stdvec(self).expect("plain data always encodes")
+    }
+
+    /// Reads it back.
+    ///
+    /// # Errors
+    /// The bytes are not a configuration.
+    pub fn decode(bytes: &[u8]) -> Result<Self, postcard::Error> {
+        postcard::from_bytes(bytes)
+    }
+}
+
+/// The guest's one interface.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GuestNet {
+    /// Name of the interface, such as `eth0`.
+    pub interface: String,
+    /// Its address.
+    pub address: Ipv4Addr,
+    /// Length of its network's prefix.
+    pub prefix: u8,
+    /// The host's end, the default route.
+    pub gateway: Ipv4Addr,
+    /// Its hardware address, set as a static neighbour so that no ARP is waited for.
+    pub gateway_mac: [u8; 6],
+}
+
+/// What the guest knows of itself.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GuestReport {
+    /// `uname -r`, at most 64 bytes.
+    pub release: String,
+    /// Number of CPUs online.
+    pub cpus: u32,
+    /// MemTotal, KiB.
+    pub total_kib: u64,
+    /// MemAvailable, KiB.
+    pub available_kib: u64,
+    /// MemFree, KiB.
+    pub free_kib: u64,
+    /// Slab, KiB.
+    pub slab_kib: u64,
+    /// Cached, KiB.
+    pub cached_kib: u64,
+}
+
+impl GuestReport {
+    /// Its bytes, at most [`crate::MAX_PAYLOAD`].
+    pub fn encode(&self) -> Vec<u8> {
+        postcard::to_stdvec(self).expect("plain data always encodes")
+    }
+
+    /// Reads it back.
+    ///
+    /// # Errors
+    /// The bytes are not a report.
+    pub fn decode(bytes: &[u8]) -> Result<Self, postcard::Error> {
+        postcard::from_bytes(bytes)
+    }
+}
+
+/// One byte from the monitor to PID 1, over the console's input.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Control {
+    /// Send this signal (1 to 63) to the workload.
+    Signal(u8),
+    /// Send a [`GuestReport`].
+    Report,
+}
+
+impl Control {
+    /// Its byte: signals are their number with the top bit set, so that no stray key press is one.
+    pub fn encode(self) -> u8 {
+        match self {
+            Self::Signal(number) => 0x80 | (number & 0x3f),
+            Self::Report => 0xc0,
+        }
+    }
+
+    /// Reads it back; other bytes mean nothing.
+    pub fn decode(byte: u8) -> Option<Self> {
+        match byte {
+            0xc0 => Some(Self::Report),
+            0x81..=0xbf => Some(Self::Signal(byte & 0x3f)),
+            _ => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn control_bytes_survive() {
+        for number in 1..64 {
+            let control = Control::Signal(number);
+            assert_eq!(Control::decode(control.encode()), Some(control));
+        }
+        assert_eq!(Control::decode(Control::Report.encode()), Some(Control::Report));
+        assert!((0..=0x80).all(|byte| Control::decode(byte).is_none()));
+    }
+
+    #[test]
+    fn the_largest_report_fits_a_frame() {
+        let report = GuestReport {
+            release: "r".repeat(64),
+            cpus: u32::MAX,
+            total_kib: u64::MAX,
+            available_kib: u64::MAX,
+            free_kib: u64::MAX,
+            slab_kib: u64::MAX,
+            cached_kib: u64::MAX,
+        };
+        assert!(report.encode().len() <= crate::MAX_PAYLOAD);
+        assert_eq!(GuestReport::decode(&report.encode()), Ok(report));
+        assert!(GuestReport::decode(&[0xff; 9]).is_err());
+    }
+}

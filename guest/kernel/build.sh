@@ -1,0 +1,83 @@
+#!/bin/sh
+# Builds the guest kernel: build.sh SOURCE_DIR BUILD_DIR OUT_VMLINUX
+#
+# SOURCE_DIR  an unpacked Linux source tree (6.1 or later); only read.
+# BUILD_DIR   where make works; may be fresh or hold an earlier build.
+# OUT_VMLINUX the result, replaced atomically.
+#
+# Needs make, gcc, flex, bison, bc and libelf's headers; no network. Progress
+# goes to stdout as make prints it, errors to stderr.
+# GUEST_KERNEL_FRAGMENT names further options (a file of the same form), which
+# override those of `config`: for experiments.
+set -eu
+
+if [ $# -ne 3 ]; then
+	echo "usage: $0 SOURCE_DIR BUILD_DIR OUT_VMLINUX" >&2
+	exit 2
+fi
+here=$(cd "$(dirname "$0")" && pwd)
+source_dir=$(cd "$1" && pwd)
+mkdir -p "$2" "$(dirname "$3")"
+build_dir=$(cd "$2" && pwd)
+out_dir=$(cd "$(dirname "$3")" && pwd)
+out=$out_dir/$(basename "$3")
+
+for tool in make gcc flex bison bc; do
+	command -v "$tool" >/dev/null || {
+		echo "$0: $tool: not found: install make gcc flex bison bc libelf-dev" >&2
+		exit 1
+	}
+done
+[ -f "$source_dir/Kbuild" ] || {
+	echo "$0: $source_dir: not a Linux source tree" >&2
+	exit 1
+}
+
+# Nothing of the builder's environment may reach the binary.
+unset LOCALVERSION KCFLAGS KAFLAGS KCPPFLAGS MAKEFLAGS MAKELEVEL ARCH CROSS_COMPILE LLVM
+export LC_ALL=C TZ=UTC
+export KBUILD_BUILD_TIMESTAMP='1970-01-01 00:00:00 UTC'
+export KBUILD_BUILD_USER=compare KBUILD_BUILD_HOST=compare KBUILD_BUILD_VERSION=1
+
+kmake() {
+	make -C "$source_dir" O="$build_dir" ARCH=x86_64 "$@"
+}
+
+echo "configuring $(kmake -s kernelversion)"
+fragment=$build_dir/fragment.config
+cat "$here/config" ${GUEST_KERNEL_FRAGMENT:+"$GUEST_KERNEL_FRAGMENT"} >"$fragment"
+kmake -s KCONFIG_ALLCONFIG="$fragment" allnoconfig
+
+# Kconfig drops what it does not know or whose dependencies fail, in silence.
+lost=$(awk '
+	FNR == NR {
+		if (match($0, /^CONFIG_[A-Z0-9_a-z]+=/))
+			have[substr($0, 1, RLENGTH - 1)] = substr($0, RLENGTH + 1)
+		next
+	}
+	/^# optional/ { optional = 1; next }
+	match($0, /^CONFIG_[A-Z0-9_a-z]+=/) {
+		name = substr($0, 1, RLENGTH - 1)
+		want[name] = substr($0, RLENGTH + 1)
+		may_miss[name] = optional
+	}
+	{ optional = 0 }
+	END {
+		for (name in want) {
+			got = (name in have) ? have[name] : "n"
+			if (got != want[name] && !(may_miss[name] && got == "n"))
+				print "  " name "=" want[name] " became " got
+		}
+	}' "$build_dir/.config" "$fragment" | sort)
+if [ -n "$lost" ]; then
+	echo "$0: options that this source tree does not honour:" >&2
+	echo "$lost" >&2
+	exit 1
+fi
+
+kmake -j"$(nproc)" vmlinux
+
+# What is left to strip: symbol tables of no use at run time.
+strip -s -o "$out.tmp.$$" "$build_dir/vmlinux"
+mv -f "$out.tmp.$$" "$out"
+size "$out"
