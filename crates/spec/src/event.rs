@@ -70,6 +70,15 @@ pub enum RunEvent {
         trial: Box<Trial>,
         /// Whether it was a warm-up.
         warmup: bool,
+        /// What could not be measured in it, and why.
+        unavailable: Vec<Unavailable>,
+    },
+    /// A backend failed several times in a row and is not tried again.
+    GivenUp {
+        /// The backend's name.
+        backend: String,
+        /// Trials that are therefore left out.
+        left: u32,
     },
     /// The run ended; nothing follows.
     End {
