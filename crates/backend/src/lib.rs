@@ -1,6 +1,7 @@
 //! The contract every backend fulfils: start a workload, tell its phases as they happen, say how
 //! it ended, and release everything. The runner and the probe know backends by this alone.
 
+pub mod fake;
 mod instance;
 mod output;
 mod reader;

@@ -53,11 +53,18 @@ pub struct Leaf {
     pub(crate) mode: CgroupMode,
     pub(crate) groups: Vec<Group>,
     pub(crate) missing: Vec<(Controller, String)>,
+    removed: bool,
 }
 
 impl Leaf {
     pub(crate) fn new(name: &str, mode: CgroupMode) -> Self {
-        Self { name: name.to_owned(), mode, groups: Vec::new(), missing: Vec::new() }
+        Self {
+            name: name.to_owned(),
+            mode,
+            groups: Vec::new(),
+            missing: Vec::new(),
+            removed: false,
+        }
     }
 
     /// Its name below the parent.
@@ -185,13 +192,17 @@ impl Leaf {
     /// # Errors
     /// It still holds processes after five seconds, or the kernel refuses.
     pub fn remove(&mut self) -> Result<(), CgroupError> {
-        self.groups.iter().try_for_each(|group| remove_dir(&group.dir))
+        if !self.removed {
+            self.groups.iter().try_for_each(|group| remove_dir(&group.dir))?;
+            self.removed = true;
+        }
+        Ok(())
     }
 }
 
 impl Drop for Leaf {
     fn drop(&mut self) {
-        if self.groups.iter().any(|group| group.dir.exists()) {
+        if !self.removed {
             let _ = self.kill();
             let _ = self.remove();
         }

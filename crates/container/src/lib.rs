@@ -1,1 +1,19 @@
-//! Placeholder.
+//! The container: one workload as an ordinary process of this host's kernel, kept apart by
+//! namespaces, a cgroup, a root file system of its own and the capabilities Docker grants. The
+//! start is the two recipes [`backend`] (this program) and [`child`] (the new process), read top to
+//! bottom; nothing of ours stays resident beside the workload.
+
+mod backend;
+mod capabilities;
+mod check;
+mod child;
+mod instance;
+mod mounts;
+mod namespace;
+mod prepared;
+mod sys;
+
+pub use backend::ContainerBackend;
+pub use capabilities::DEFAULT_CAPABILITIES;
+pub use compare_cgroup::Finding;
+pub use namespace::enter_private_mounts;

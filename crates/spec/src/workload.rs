@@ -287,7 +287,9 @@ impl Workload {
             Some(program) if !program.starts_with('/') => {
                 return wrong(
                     "command",
-                    format!("`{program}` is not absolute: no PATH is searched, so write /usr/…/{program}"),
+                    format!(
+                        "`{program}` is not absolute: no PATH is searched, so write /usr/…/{program}"
+                    ),
                 );
             }
             Some(_) => {}
@@ -297,7 +299,10 @@ impl Workload {
             return wrong("command", "holds a NUL character".to_owned());
         }
         if !self.working_dir.is_absolute() {
-            return wrong("working_dir", format!("`{}` is not absolute", self.working_dir.display()));
+            return wrong(
+                "working_dir",
+                format!("`{}` is not absolute", self.working_dir.display()),
+            );
         }
         if self.memory < MIN_MEMORY {
             return wrong("memory", format!("{} is below the least, {MIN_MEMORY}", self.memory));
@@ -318,7 +323,9 @@ impl Workload {
         if sources != 1 {
             return wrong(
                 "image",
-                format!("{sources} sources given: give one of `packages`, `program` and `directory`"),
+                format!(
+                    "{sources} sources given: give one of `packages`, `program` and `directory`"
+                ),
             );
         }
         if let Some(file) = source.files.iter().find(|file| !is_clean(&file.path)) {
@@ -337,11 +344,19 @@ impl Workload {
             Readiness::Log(log) if log.contains.is_empty() => {
                 return wrong("ready.log.contains", "is empty: every line would match".to_owned());
             }
-            Readiness::Http(http) if !http.path.starts_with('/') || http.path.contains(char::is_whitespace) => {
-                return wrong("ready.http.path", format!("`{}`: start it with `/`, without spaces", http.path));
+            Readiness::Http(http)
+                if !http.path.starts_with('/') || http.path.contains(char::is_whitespace) =>
+            {
+                return wrong(
+                    "ready.http.path",
+                    format!("`{}`: start it with `/`, without spaces", http.path),
+                );
             }
             Readiness::Http(http) if !(100..=599).contains(&http.status) => {
-                return wrong("ready.http.status", format!("{} is not an HTTP status", http.status));
+                return wrong(
+                    "ready.http.status",
+                    format!("{} is not an HTTP status", http.status),
+                );
             }
             _ => {}
         }

@@ -61,7 +61,10 @@ impl Kind {
 
     /// Whether a guest may send it; everything else only its monitor can know.
     pub fn is_guests(self) -> bool {
-        matches!(self, Self::Init | Self::Exec | Self::Failed | Self::Exited | Self::Report | Self::PowerOff)
+        matches!(
+            self,
+            Self::Init | Self::Exec | Self::Failed | Self::Exited | Self::Report | Self::PowerOff
+        )
     }
 }
 
@@ -211,8 +214,9 @@ mod tests {
         zeroes_then_more.extend([1; 3]);
         assert_eq!(decode(&zeroes_then_more), Err(FrameError::Kind(0)));
         for seed in 0..2000_u32 {
-            let noise: Vec<u8> =
-                (0..200).map(|i| (seed.wrapping_mul(2_654_435_761).wrapping_add(i * 40_503) >> 7) as u8).collect();
+            let noise: Vec<u8> = (0..200)
+                .map(|i| (seed.wrapping_mul(2_654_435_761).wrapping_add(i * 40_503) >> 7) as u8)
+                .collect();
             let _ = decode(&noise);
         }
     }
@@ -220,6 +224,8 @@ mod tests {
     #[test]
     fn a_guest_may_not_speak_for_its_monitor() {
         assert!(Kind::Init.is_guests() && Kind::Exited.is_guests());
-        assert!(!Kind::Kernel.is_guests() && !Kind::GuestRam.is_guests() && !Kind::Crashed.is_guests());
+        assert!(
+            !Kind::Kernel.is_guests() && !Kind::GuestRam.is_guests() && !Kind::Crashed.is_guests()
+        );
     }
 }

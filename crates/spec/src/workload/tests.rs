@@ -35,7 +35,10 @@ fn every_readiness_can_be_written() {
     for (text, ready) in [
         ("ready = { exit = 0 }", Readiness::Exit(0)),
         ("ready = { tcp = {} }", Readiness::Tcp {}),
-        ("ready = { log = { contains = \"up\" } }", Readiness::Log(LogReady { contains: "up".into() })),
+        (
+            "ready = { log = { contains = \"up\" } }",
+            Readiness::Log(LogReady { contains: "up".into() }),
+        ),
     ] {
         let text = format!(
             "name = \"w\"\ncommand = [\"/w\"]\nport = 1\n{text}\n[image]\nprogram = \"hello\"\n"
@@ -85,7 +88,11 @@ fn values_that_cannot_work_are_refused() {
         ("packages = [\"web\"]", "", "image"),
         ("path = \"/\"", "path = \"x\"", "ready.http.path"),
         ("path = \"/\"", "path = \"/\"\nstatus = 7", "ready.http.status"),
-        ("[ready.http]", "[[image.file]]\npath = \"/a/../../b\"\ncontent = \"\"\n[ready.http]", "image.file.path"),
+        (
+            "[ready.http]",
+            "[[image.file]]\npath = \"/a/../../b\"\ncontent = \"\"\n[ready.http]",
+            "image.file.path",
+        ),
     ] {
         assert!(GOOD.contains(from), "{from}");
         let message = error(&GOOD.replacen(from, to, 1));

@@ -1,0 +1,244 @@
+//! `compare run`: decides the plan and the host, has everything made, runs, and publishes.
+
+use std::time::Instant;
+
+use anyhow::{Context, Result};
+use compare_lab::{Event, Lab, Request};
+use compare_runner::Cancel;
+use compare_spec::{Clock, HostKind, Outcome, Plan, Record, RunEvent};
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    sync::mpsc,
+};
+
+use crate::{
+    args::{HostChoice, Run},
+    commands::report::{check, publish},
+    conduct::conduct,
+    exit::{Code, chain_text, coded},
+    place,
+    prepare::{LabRun, Prepared, prepare},
+    progress::{RunProgress, SetupProgress, seconds},
+    record::Collector,
+};
+
+pub fn run(arguments: Run) -> Result<Code> {
+    check(&arguments.exports)?;
+    let plan = decide(&arguments)?;
+    let begin = Instant::now();
+    let prepared = prepare(&plan, arguments.kernel.as_deref(), &SetupProgress::new())?;
+    if begin.elapsed().as_secs() >= 2 {
+        eprintln!("set-up: {}", seconds(begin.elapsed()));
+    }
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("cannot start tokio")?;
+    let record = runtime.block_on(perform(plan, &prepared))?;
+    publish(&record, &arguments.exports)?;
+    Ok(if record.interrupted {
+        Code::Interrupted
+    } else if record.trials.is_empty()
+        || record.trials.iter().any(|trial| trial.outcome != Outcome::Ok)
+    {
+        Code::Failure
+    } else {
+        Code::Success
+    })
+}
+
+/// The plan: a saved one, or what the arguments say. Prints which host it chose and why.
+fn decide(arguments: &Run) -> Result<Plan> {
+    let mut plan = match &arguments.plan {
+        Some(path) => read_plan(path)?,
+        None => {
+            let name = arguments.workload.as_deref().context("no workload was named")?;
+            let mut workload = compare_image::load(name)?;
+            workload.memory = arguments.memory.unwrap_or(workload.memory);
+            workload.timeout.start = arguments.timeout.unwrap_or(workload.timeout.start);
+            let mut backends: Vec<String> = Vec::new();
+            for name in &arguments.backend {
+                if !backends.iter().any(|known| known == name.as_str()) {
+                    backends.push(name.as_str().to_owned());
+                }
+            }
+            Plan {
+                workload,
+                backends,
+                trials: arguments.trials,
+                warmup: arguments.warmup,
+                seed: arguments.seed,
+                host: HostKind::Local,
+                clock: Clock::Real,
+            }
+        }
+    };
+    let choice = match (arguments.plan.is_some(), arguments.host, plan.host) {
+        (true, HostChoice::Auto, HostKind::Lab) => HostChoice::Lab,
+        (true, HostChoice::Auto, HostKind::Local) => HostChoice::Local,
+        (_, choice, _) => choice,
+    };
+    let (host, why) = place::choose(choice, &plan.backends)?;
+    let wanted = arguments.clock.map(Clock::from);
+    let saved = arguments.plan.is_some().then_some(plan.clock).filter(|_| host == plan.host);
+    plan.host = host;
+    plan.clock = match (host, wanted.or(saved)) {
+        (HostKind::Local, None | Some(Clock::Real)) => Clock::Real,
+        (HostKind::Local, Some(Clock::Instructions)) => {
+            return Err(coded(
+                Code::Usage,
+                "only the emulated host counts instructions: use --host lab with --clock instructions",
+            ));
+        }
+        (HostKind::Lab, clock) => clock.unwrap_or(Clock::Instructions),
+    };
+    match host {
+        HostKind::Local => eprintln!("host: this machine ({why})"),
+        HostKind::Lab => eprintln!("host: the lab, an emulated machine ({why})"),
+    }
+    Ok(plan)
+}
+
+/// A plan by itself, or the plan of a record.
+fn read_plan(path: &std::path::Path) -> Result<Plan> {
+    let text = std::fs::read_to_string(path)
+        .with_context(|| format!("{}: cannot read the plan", path.display()))?;
+    let whole: serde_json::Value = serde_json::from_str(&text)
+        .map_err(|error| coded(Code::Usage, format!("{}: not JSON: {error}", path.display())))?;
+    let plan = whole.pointer("/plan/spec").unwrap_or(&whole);
+    serde_json::from_value(plan.clone()).map_err(|error| {
+        coded(Code::Usage, format!("{}: neither a plan nor a record: {error}", path.display()))
+    })
+}
+
+/// Runs the plan where it says and collects the record. Ctrl-C ends the run, not the report.
+async fn perform(plan: Plan, prepared: &Prepared) -> Result<Record> {
+    let begin = Instant::now();
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut collector = Collector::default();
+    let mut progress = RunProgress::start(&plan);
+    let mut source = Source::start(&plan, prepared, &progress).await?;
+    let mut asked_to_stop = 0;
+    let failure = loop {
+        let event = tokio::select! {
+            event = source.next() => event,
+            _ = interrupt.recv() => { asked_to_stop += 1; Ok(None) }
+            _ = terminate.recv() => { asked_to_stop += 1; Ok(None) }
+        };
+        match event {
+            Ok(Some(RunEvent::Failed { message })) => break Some(anyhow::anyhow!(message)),
+            Ok(Some(event)) => {
+                progress.show(&event);
+                let ended = matches!(event, RunEvent::End { .. });
+                collector.take(event);
+                if ended {
+                    break None;
+                }
+            }
+            Ok(None) if asked_to_stop == 1 => {
+                progress.line(
+                    "stopping: the trial in progress is cleaned up; once more ends it at once",
+                );
+                source.cancel().await;
+            }
+            Ok(None) => break None,
+            Err(error) => break Some(error),
+        }
+    };
+    source.close().await;
+    collector.cut_short();
+    let interrupted = asked_to_stop > 0;
+    let record = collector.finish(plan, &prepared.image);
+    match (record, failure) {
+        (Some(record), None) => {
+            progress.finish(begin);
+            Ok(record)
+        }
+        // What was measured before it broke is worth more than the error alone.
+        (Some(record), Some(error)) if !record.trials.is_empty() => {
+            progress.line(&format!("error: {}", chain_text(&error)));
+            progress.finish(begin);
+            Ok(record)
+        }
+        (_, Some(error)) => Err(error),
+        (None, None) if interrupted => {
+            Err(coded(Code::Interrupted, "interrupted before anything was measured"))
+        }
+        (None, None) => Err(anyhow::anyhow!("the run ended before it began")),
+    }
+}
+
+/// Where events come from.
+enum Source {
+    Local {
+        events: mpsc::UnboundedReceiver<RunEvent>,
+        cancel: Cancel,
+        thread: Option<std::thread::JoinHandle<()>>,
+    },
+    Lab(Box<Lab>),
+}
+
+impl Source {
+    async fn start(plan: &Plan, prepared: &Prepared, progress: &RunProgress) -> Result<Self> {
+        if let Some(LabRun { files, image, paths }) = &prepared.lab {
+            let mut lab = Lab::boot(files, plan.clock).await?;
+            progress.line(&format!("the emulated host is up (Linux {})", lab.kernel()));
+            let (plan, image, paths) =
+                (Box::new(plan.clone()), Box::new(image.clone()), Box::new(paths.clone()));
+            lab.ask(&Request::Run { plan, image, paths }).await?;
+            return Ok(Self::Lab(Box::new(lab)));
+        }
+        let (sender, events) = mpsc::unbounded_channel();
+        let cancel = Cancel::new()?;
+        let (plan, image, paths, wish) =
+            (plan.clone(), prepared.image.clone(), prepared.paths.clone(), cancel.clone());
+        // The kernel kills what a thread started when the thread ends, so the run has one of its own.
+        let thread = std::thread::Builder::new().name("run".to_owned()).spawn(move || {
+            let mut tell = |event| {
+                let _ = sender.send(event);
+            };
+            if let Err(error) = conduct(&plan, &image, &paths, &wish, &mut tell) {
+                tell(RunEvent::Failed { message: chain_text(&error) });
+            }
+        })?;
+        Ok(Self::Local { events, cancel, thread: Some(thread) })
+    }
+
+    async fn next(&mut self) -> Result<Option<RunEvent>> {
+        match self {
+            Self::Local { events, .. } => {
+                Ok(Some(events.recv().await.context("the run ended without a word")?))
+            }
+            Self::Lab(lab) => match lab.next().await? {
+                Event::Run { run } => Ok(Some(run)),
+                Event::Failed { message } => Ok(Some(RunEvent::Failed { message })),
+                other => {
+                    Err(anyhow::anyhow!("the emulated host said {other:?} in the middle of a run"))
+                }
+            },
+        }
+    }
+
+    async fn cancel(&mut self) {
+        match self {
+            Self::Local { cancel, .. } => cancel.cancel(),
+            Self::Lab(lab) => {
+                // If it is gone, the next event says so.
+                let _ = lab.ask(&Request::Cancel).await;
+            }
+        }
+    }
+
+    async fn close(self) {
+        match self {
+            Self::Local { cancel, thread, .. } => {
+                cancel.cancel();
+                if let Some(thread) = thread {
+                    let _ = tokio::task::spawn_blocking(move || thread.join()).await;
+                }
+            }
+            Self::Lab(lab) => lab.close().await,
+        }
+    }
+}

@@ -1,0 +1,32 @@
+//! `compare setup`
+
+use anyhow::Result;
+use compare_spec::{Clock, HostKind, Plan};
+
+use crate::{exit::Code, prepare::prepare, progress::SetupProgress};
+
+pub fn run(workload: &str) -> Result<Code> {
+    let plan = Plan {
+        workload: compare_image::load(workload)?,
+        backends: vec!["container".to_owned(), "microvm".to_owned()],
+        trials: 1,
+        warmup: 0,
+        seed: 1,
+        host: HostKind::Lab,
+        clock: Clock::Instructions,
+    };
+    let prepared = prepare(&plan, None, &SetupProgress::new())?;
+    let image = &prepared.image;
+    println!(
+        "root file system: {} ({} bytes as EROFS)\n  {}\n  {}",
+        image.digest,
+        image.erofs_bytes,
+        image.tree.display(),
+        image.erofs.display()
+    );
+    println!("guest kernel: {}", prepared.paths.kernel.display());
+    if let Some(lab) = &prepared.lab {
+        println!("emulated host: {}\n  {}", lab.files.kernel.display(), lab.files.disk.display());
+    }
+    Ok(Code::Success)
+}

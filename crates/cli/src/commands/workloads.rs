@@ -1,0 +1,35 @@
+//! `compare workloads`
+
+use anyhow::Result;
+
+use crate::{
+    args::Workloads,
+    exit::{Code, coded},
+};
+
+pub fn run(command: Workloads) -> Result<Code> {
+    match command {
+        Workloads::List => {
+            for (name, _) in compare_image::builtin() {
+                let workload = compare_image::load(name)?;
+                println!("{name:<12} {}", workload.description);
+            }
+            println!(
+                "\nYour own: compare workloads show nginx > mine.toml, edit it, compare run --workload ./mine.toml"
+            );
+        }
+        Workloads::Show { name } => {
+            let known = compare_image::builtin().iter().find(|(known, _)| *known == name);
+            let Some((_, text)) = known else {
+                // `load` knows how to say what there is instead.
+                compare_image::load(&name)?;
+                return Err(coded(
+                    Code::Usage,
+                    format!("{name}: only built-in workloads can be shown"),
+                ));
+            };
+            print!("{text}");
+        }
+    }
+    Ok(Code::Success)
+}

@@ -1,0 +1,121 @@
+//! Chooses the host of a run, never silently: the choice and its reason are the first thing said.
+
+use std::path::Path;
+
+use anyhow::Result;
+use compare_cgroup::Finding;
+use compare_microvm::KvmVerdict;
+use compare_spec::{HostKind, KvmKind};
+
+use crate::{
+    args::HostChoice,
+    exit::{Code, coded},
+};
+
+/// What this host can do.
+pub struct Abilities {
+    /// What stands behind `/dev/kvm`.
+    pub kvm: KvmVerdict,
+    /// What a container needs, the cgroup included.
+    pub container: Vec<Finding>,
+    /// What the emulated host needs.
+    pub lab: Vec<Finding>,
+}
+
+impl Abilities {
+    /// Finds out; takes well under a second.
+    pub fn probe() -> Self {
+        let mut container =
+            match compare_cgroup::Hierarchy::detect(Path::new(crate::conduct::CGROUP_ROOT)) {
+                Ok(hierarchy) => hierarchy.check(),
+                Err(error) => vec![Finding {
+                    name: "cgroup",
+                    ok: false,
+                    evidence: crate::exit::chain_text(&error.into()),
+                    remedy: Some("mount cgroup v2 on /sys/fs/cgroup".to_owned()),
+                }],
+            };
+        container.extend(compare_container::ContainerBackend::check());
+        Self {
+            kvm: compare_microvm::kvm_check(Path::new("/dev/kvm")),
+            container,
+            lab: lab_findings(),
+        }
+    }
+
+    /// Whether KVM runs Linux guests here.
+    pub fn has_kvm(&self) -> bool {
+        !matches!(self.kvm.kind, KvmKind::Software | KvmKind::None)
+    }
+
+    /// Whether the emulated host can be started here.
+    pub fn has_lab(&self) -> bool {
+        self.lab.iter().all(|finding| finding.ok)
+    }
+
+    /// Why this host cannot run these backends; empty if it can.
+    pub fn obstacles(&self, backends: &[String]) -> Vec<String> {
+        let mut obstacles = Vec::new();
+        // A microVM's tap, cgroup and namespaces ask for what a container asks for.
+        for finding in self.container.iter().filter(|finding| !finding.ok) {
+            obstacles.push(format!("{}: {}", finding.name, finding.evidence));
+        }
+        if backends.iter().any(|name| name == "microvm") && !self.has_kvm() {
+            let evidence = self.kvm.evidence.last().cloned().unwrap_or_default();
+            obstacles.push(format!("/dev/kvm: {evidence}"));
+        }
+        obstacles
+    }
+}
+
+fn lab_findings() -> Vec<Finding> {
+    compare_image::check_packages()
+        .into_iter()
+        .map(|(requirement, found)| Finding {
+            name: "package",
+            ok: found,
+            evidence: format!("{} ({})", requirement.program, requirement.why),
+            remedy: (!found).then(|| format!("apt-get install {}", requirement.package)),
+        })
+        .collect()
+}
+
+/// Where the backends run, and why.
+///
+/// # Errors
+/// This host was asked for and cannot, or nothing can.
+pub fn choose(choice: HostChoice, backends: &[String]) -> Result<(HostKind, String)> {
+    if choice == HostChoice::Lab {
+        return Ok((HostKind::Lab, "as asked".to_owned()));
+    }
+    let abilities = Abilities::probe();
+    let obstacles = abilities.obstacles(backends);
+    if obstacles.is_empty() {
+        let reason = if choice == HostChoice::Local { "as asked" } else { "it can run both" };
+        let reason = if backends.len() == 1 && choice == HostChoice::Auto {
+            "it can run it"
+        } else {
+            reason
+        };
+        return Ok((HostKind::Local, reason.to_owned()));
+    }
+    let why = obstacles.join("; ");
+    if choice == HostChoice::Local {
+        let message = format!(
+            "this host cannot run {}: {why}\n  see `compare doctor`, or use --host lab",
+            backends.join(" and ")
+        );
+        return Err(coded(Code::LabOnly, message));
+    }
+    if !abilities.has_lab() {
+        let missing: Vec<String> =
+            abilities.lab.iter().filter_map(|finding| finding.remedy.clone()).collect();
+        let message = format!(
+            "this host cannot run {}: {why}\n  the emulated host cannot be started either: {}",
+            backends.join(" and "),
+            missing.join("; ")
+        );
+        return Err(coded(Code::Nowhere, message));
+    }
+    Ok((HostKind::Lab, format!("this host cannot: {why}")))
+}

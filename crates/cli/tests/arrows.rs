@@ -1,0 +1,68 @@
+//! Holds the workspace to its design: which crate may use which other, and where the libraries that
+//! make a crate special may be used. An arrow that is not in this table does not exist.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use cargo_metadata::{DependencyKind, MetadataCommand};
+
+/// Crate → crates of the workspace it may use.
+const ARROWS: &[(&str, &[&str])] = &[
+    ("spec", &[]),
+    ("wire", &[]),
+    ("stats", &[]),
+    ("net", &[]),
+    ("cgroup", &["spec"]),
+    ("image", &["spec"]),
+    ("backend", &["spec", "wire", "cgroup"]),
+    ("container", &["backend", "spec", "wire", "image", "cgroup", "net"]),
+    ("microvm", &["backend", "spec", "wire", "image", "cgroup", "net"]),
+    ("probe", &["backend", "spec", "cgroup"]),
+    ("runner", &["spec", "image", "backend", "probe", "stats", "cgroup"]),
+    ("lab", &["spec", "wire", "image"]),
+    ("report", &["spec", "stats"]),
+    ("init", &["wire", "net"]),
+    ("hello", &[]),
+];
+
+/// Library → crates that may use it.
+const ROOMS: &[(&str, &[&str])] = &[
+    ("kvm-ioctls", &["microvm"]),
+    ("kvm-bindings", &["microvm"]),
+    ("vm-memory", &["microvm"]),
+    ("linux-loader", &["microvm"]),
+    ("vmm-sys-util", &["microvm"]),
+    ("virtio-queue", &["microvm"]),
+    ("tokio", &["lab", "cli"]),
+    ("clap", &["cli"]),
+    ("anyhow", &["cli"]),
+];
+
+#[test]
+fn arrows_go_where_the_design_says() {
+    let metadata = MetadataCommand::new().no_deps().exec().unwrap();
+    let arrows: BTreeMap<&str, BTreeSet<&str>> =
+        ARROWS.iter().map(|(name, uses)| (*name, uses.iter().copied().collect())).collect();
+    let mut seen = 0;
+    for package in metadata.packages {
+        let name = package.name.trim_start_matches("compare-").to_owned();
+        if name == "cli" {
+            continue;
+        }
+        seen += 1;
+        let allowed =
+            arrows.get(name.as_str()).unwrap_or_else(|| panic!("{name} is not in the table"));
+        for dependency in &package.dependencies {
+            if dependency.kind == DependencyKind::Development {
+                continue;
+            }
+            if let Some(used) = dependency.name.strip_prefix("compare-") {
+                assert!(allowed.contains(used), "{name} may not use {used}");
+            }
+            if let Some((_, rooms)) = ROOMS.iter().find(|(library, _)| *library == dependency.name)
+            {
+                assert!(rooms.contains(&name.as_str()), "{name} may not use {}", dependency.name);
+            }
+        }
+    }
+    assert_eq!(seen, ARROWS.len(), "a crate of the table is gone");
+}

@@ -1,0 +1,260 @@
+//! The container on this machine, and what happens to a run that is killed, starved or refused.
+//! Needs root and a cgroup; `COMPARE_REQUIRE=container` insists.
+
+mod support;
+
+use std::{
+    fs,
+    net::TcpListener,
+    path::Path,
+    process::Command,
+    time::{Duration, Instant},
+};
+
+use support::{Run, program, run, scratch};
+
+fn can_run() -> bool {
+    let required = std::env::var("COMPARE_REQUIRE")
+        .is_ok_and(|what| what.split(',').any(|one| one == "container"));
+    let able = run(&["doctor", "--json"]);
+    let whole: serde_json::Value = serde_json::from_str(&able.stdout).unwrap();
+    let failing: Vec<_> =
+        whole["container"].as_array().unwrap().iter().filter(|check| check["ok"] != true).collect();
+    assert!(failing.is_empty() || !required, "{failing:?}");
+    if !failing.is_empty() {
+        println!("SKIP: no containers here: {failing:?}");
+    }
+    failing.is_empty()
+}
+
+fn container(workload: &str, json: &Path, more: &[&str]) -> Run {
+    let arguments =
+        ["run", "-w", workload, "--backend", "container", "--host", "local", "--export-json"];
+    run(&[&arguments[..], &[json.to_str().unwrap()], more].concat())
+}
+
+/// nginx answers although something else of this machine has its port: instances have a network of
+/// their own, so no port of the host is ever in use for them.
+#[test]
+fn nginx_answers_though_the_port_is_taken() {
+    if !can_run() {
+        return;
+    }
+    let _taken = TcpListener::bind("0.0.0.0:80");
+    let directory = scratch();
+    let run = container("nginx", &directory.path().join("a.json"), &["--trials", "3"]);
+    run.expect(0);
+    let record = run.record();
+    assert_eq!(record["host"]["kind"], "local");
+    let trials = record["trials"].as_array().unwrap();
+    assert_eq!(trials.len(), 3);
+    for trial in trials {
+        assert_eq!(trial["outcome"], "ok");
+        assert!(trial["evidence"].as_str().unwrap().contains("Welcome to nginx!"));
+        assert_eq!(trial["kernel_release"], record["host"]["kernel"]);
+        assert!(trial["memory"]["pss_bytes"].as_u64().unwrap() > 0);
+    }
+    // What this cgroup version cannot tell is said, not zero.
+    if record["host"]["cgroup"] != "v2" {
+        let reasons = record["unavailable"].as_array().unwrap();
+        assert!(reasons.iter().any(|one| one["figure"] == "cgroup_slab"), "{reasons:?}");
+    }
+}
+
+/// Within an instance a port can be in use: the workload's own trouble, told in its own words.
+#[test]
+fn a_port_taken_inside_is_told_by_the_workload() {
+    if !can_run() {
+        return;
+    }
+    let directory = scratch();
+    let file = directory.path().join("twice.toml");
+    let text = run(&["workloads", "show", "nginx"]).stdout.replace("listen 80;", "listen 80; } server { listen 0.0.0.0:80 default_server; } server { listen 80 default_server;");
+    fs::write(&file, text).unwrap();
+    let run = container(
+        file.to_str().unwrap(),
+        &directory.path().join("a.json"),
+        &["--trials", "1", "--warmup", "0"],
+    );
+    run.expect(1);
+    let trial = &run.record()["trials"][0];
+    assert_eq!(trial["outcome"], "exited", "{trial}");
+    assert!(trial["output_tail"].as_str().unwrap().contains("duplicate"), "{trial}");
+    assert!(run.stdout.contains("duplicate"), "the report shows why:\n{}", run.stdout);
+}
+
+/// SIGKILL in mid-trial: the kernel takes the processes, the next run the cgroup, and says so.
+#[test]
+fn a_killed_run_is_cleaned_up_by_the_next() {
+    if !can_run() {
+        return;
+    }
+    let directory = scratch();
+    let file = directory.path().join("never.toml");
+    let shown = run(&["workloads", "show", "nginx"]).stdout;
+    let (before, after) = shown.split_once("[ready.http]").unwrap();
+    let rest = after.split_once("\n\n").map_or("", |(_, rest)| rest);
+    fs::write(&file, format!("{before}[ready.log]\ncontains = \"never\"\n\n{rest}")).unwrap();
+    let mut child = Command::new(program())
+        .args([
+            "run",
+            "-w",
+            file.to_str().unwrap(),
+            "--backend",
+            "container",
+            "--host",
+            "local",
+            "--timeout",
+            "60s",
+        ])
+        .stderr(std::process::Stdio::null())
+        .spawn()
+        .unwrap();
+    let group = format!("compare-{}-", child.id());
+    let begin = Instant::now();
+    let inside = loop {
+        let found: Vec<i32> = groups(&group).iter().flat_map(|path| processes(path)).collect();
+        if !found.is_empty() {
+            break found;
+        }
+        assert!(begin.elapsed() < Duration::from_secs(60), "no trial began");
+        std::thread::yield_now();
+    };
+    child.kill().unwrap();
+    child.wait().unwrap();
+    assert!(!groups(&group).is_empty(), "the cgroup outlives the kill");
+    let next = container("hello", &directory.path().join("a.json"), &["--trials", "1"]);
+    next.expect(0);
+    assert!(
+        next.stderr.contains("earlier run left behind") && next.stderr.contains(&group),
+        "{}",
+        next.stderr
+    );
+    assert!(groups(&group).is_empty());
+    for pid in inside {
+        assert!(!Path::new(&format!("/proc/{pid}")).exists(), "{pid} lives on");
+    }
+}
+
+fn groups(prefix: &str) -> Vec<std::path::PathBuf> {
+    let roots =
+        fs::read_dir("/sys/fs/cgroup").unwrap().filter_map(Result::ok).map(|entry| entry.path());
+    let roots = roots.chain(["/sys/fs/cgroup".into()]);
+    let inside = roots.filter_map(|root| fs::read_dir(root).ok()).flatten().filter_map(Result::ok);
+    inside
+        .filter(|entry| entry.file_name().to_string_lossy().starts_with(prefix))
+        .map(|entry| entry.path())
+        .collect()
+}
+
+fn processes(group: &Path) -> Vec<i32> {
+    let Ok(leaves) = fs::read_dir(group) else { return Vec::new() };
+    let lists =
+        leaves.filter_map(|leaf| fs::read_to_string(leaf.ok()?.path().join("cgroup.procs")).ok());
+    lists
+        .flat_map(|list| list.lines().filter_map(|pid| pid.parse().ok()).collect::<Vec<i32>>())
+        .collect()
+}
+
+#[test]
+fn an_interrupt_cleans_up() {
+    if !can_run() {
+        return;
+    }
+    let directory = scratch();
+    let json = directory.path().join("cut.json");
+    let arguments = [
+        "run",
+        "-w",
+        "hello",
+        "--backend",
+        "container",
+        "--host",
+        "local",
+        "-n",
+        "100000",
+        "--export-json",
+    ];
+    let run =
+        support::interrupt_after(&[&arguments[..], &[json.to_str().unwrap()]].concat(), "trial 5:");
+    run.expect(130);
+    assert_eq!(run.record()["interrupted"], true);
+    assert!(run.record()["trials"].as_array().unwrap().len() >= 5);
+}
+
+/// Runs the program where a shell command was carried out first, in a mount namespace of its own.
+fn after(setup: &str, arguments: &str) -> Option<Run> {
+    if !nix::unistd::geteuid().is_root() {
+        println!("SKIP: not root");
+        return None;
+    }
+    let script = format!("{setup} && exec {} {arguments}", program().display());
+    let output = Command::new("unshare").args(["--mount", "sh", "-c", &script]).output().unwrap();
+    Some(Run::of(&script, output))
+}
+
+#[test]
+fn without_a_cgroup_the_verdict_is_clear() {
+    let hidden = "mount -t tmpfs none /sys/fs/cgroup";
+    let Some(run) = after(hidden, "run -w hello --backend container --host local") else { return };
+    run.expect(3);
+    assert!(run.stderr.contains("cgroup"), "{}", run.stderr);
+    let doctor = after(hidden, "doctor").unwrap();
+    assert!(doctor.stdout.contains("remedy"), "{}", doctor.stdout);
+}
+
+#[test]
+fn without_kvm_the_verdict_is_clear() {
+    let hidden = "mount -t tmpfs none /dev && mknod -m 666 /dev/null c 1 3";
+    let Some(run) = after(hidden, "run -w hello --host local") else { return };
+    run.expect(3);
+    assert!(run.stderr.contains("/dev/kvm"), "{}", run.stderr);
+    let refused = after("chmod 600 /dev/kvm 2>/dev/null; true", "doctor").unwrap();
+    assert!([Some(0), Some(3)].contains(&refused.code));
+}
+
+#[test]
+fn an_ordinary_user_gets_a_verdict() {
+    if !nix::unistd::geteuid().is_root() {
+        println!("SKIP: not root");
+        return;
+    }
+    let directory = scratch();
+    let copy = directory.path().join("compare");
+    fs::copy(program(), &copy).unwrap();
+    use std::os::unix::fs::PermissionsExt;
+    fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    let nobody = |arguments: &[&str]| {
+        let mut command = Command::new("setpriv");
+        command
+            .args(["--reuid=65534", "--regid=65534", "--clear-groups"])
+            .arg(&copy)
+            .args(arguments);
+        Run::of("setpriv", command.output().unwrap())
+    };
+    let doctor = nobody(&["doctor"]);
+    assert_eq!(doctor.code, Some(3), "{doctor:?}");
+    assert!(doctor.stdout.contains("remedy"), "{}", doctor.stdout);
+    let refused = nobody(&["run", "-w", "hello", "--host", "local"]);
+    refused.expect(3);
+    assert!(refused.stderr.contains("cannot run"), "{}", refused.stderr);
+}
+
+/// A full disk while artefacts are made: told as such, and nothing half-made is taken for whole.
+#[test]
+fn a_full_disk_is_told() {
+    let directory = scratch();
+    let place = directory.path().display();
+    let tiny = format!("mount -t tmpfs -o size=64k none {place} && export XDG_CACHE_HOME={place}");
+    let arguments = format!(
+        "setup --workload hello; code=$?; find {place} -mindepth 3 | sed 's/^/left: /'; exit $code"
+    );
+    let Some(run) = after(&tiny, &arguments.replacen("setup", "setup", 1)) else { return };
+    run.expect(1);
+    assert!(run.stderr.contains("full") || run.stderr.contains("No space"), "{}", run.stderr);
+    assert!(
+        !run.stdout.contains("left: ") || run.stdout.lines().all(|line| line.contains("lock")),
+        "{}",
+        run.stdout
+    );
+}

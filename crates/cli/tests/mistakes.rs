@@ -1,0 +1,125 @@
+//! Mistakes a person makes before anything runs: each ends with a code of its own and says what to
+//! do about it.
+
+mod support;
+
+use support::{run, run_with, scratch};
+
+fn error(arguments: &[&str], code: i32) -> String {
+    let run = run(arguments);
+    run.expect(code);
+    assert!(!run.stderr.contains("panicked"), "{}", run.stderr);
+    run.stderr
+}
+
+#[test]
+fn version_says_which_compare_it_is() {
+    let run = run(&["--version"]);
+    run.expect(0);
+    assert!(run.stdout.contains("container against microVM"), "{}", run.stdout);
+    let help = support::run(&["--help"]);
+    assert!(help.stdout.contains("ImageMagick") && help.stdout.contains("130"), "{}", help.stdout);
+}
+
+#[test]
+fn an_unknown_workload_lists_what_there_is() {
+    let said = error(&["run", "--workload", "ngnix"], 2);
+    assert!(said.contains("ngnix") && said.contains("nginx") && said.contains("hello"), "{said}");
+    let said = error(&["workloads", "show", "ngnix"], 2);
+    assert!(said.contains("nginx"), "{said}");
+}
+
+#[test]
+fn a_broken_file_is_told_by_line() {
+    let directory = scratch();
+    let file = directory.path().join("bad.toml");
+    std::fs::write(&file, "name = \"x\"\ncommand = 3\n").unwrap();
+    let said = error(&["run", "--workload", file.to_str().unwrap()], 2);
+    assert!(said.contains("bad.toml") && said.contains("line 2"), "{said}");
+    let said = error(&["run", "--workload", "./no-such-file.toml"], 2);
+    assert!(said.contains("no-such-file.toml"), "{said}");
+}
+
+#[test]
+fn wrong_options_are_usage_errors() {
+    for arguments in [
+        &["run"][..],
+        &["run", "--workload", "nginx", "--backend", "docker"],
+        &["run", "--workload", "nginx", "--memory", "12MB"],
+        &["run", "--workload", "nginx", "--trials", "0"],
+        &["run", "--plan", "x", "--seed", "2"],
+        &["agent"],
+        &["run", "--plan", "Cargo.toml"],
+    ] {
+        let said = error(arguments, 2);
+        assert!(said.starts_with("error:"), "{said}");
+    }
+}
+
+#[test]
+fn a_report_needs_a_record() {
+    let directory = scratch();
+    let file = directory.path().join("not.json");
+    std::fs::write(&file, "{\"schema\": \"compare/9\"}").unwrap();
+    let said = error(&["report", file.to_str().unwrap()], 2);
+    assert!(said.contains("not.json") && said.contains("compare/9"), "{said}");
+}
+
+#[test]
+fn an_export_that_cannot_be_written_is_told_before_the_run() {
+    let said =
+        error(&["run", "--workload", "hello", "--export-json", "/no/such/directory/a.json"], 1);
+    assert!(said.contains("/no/such/directory/a.json"), "{said}");
+}
+
+#[test]
+fn a_file_that_is_no_kernel_is_refused() {
+    let directory = scratch();
+    let file = directory.path().join("vmlinux");
+    std::fs::write(&file, "not a kernel").unwrap();
+    let file = file.to_str().unwrap();
+    let said = error(&["run", "--workload", "hello", "--host", "lab", "--kernel", file], 2);
+    assert!(said.contains(file) && said.contains("vmlinux"), "{said}");
+    let said = error(&["run", "--workload", "hello", "--host", "lab", "--kernel", "/no/kernel"], 2);
+    assert!(said.contains("/no/kernel"), "{said}");
+}
+
+#[test]
+fn the_schema_is_json() {
+    let run = run(&["schema"]);
+    run.expect(0);
+    let schema: serde_json::Value = serde_json::from_str(&run.stdout).unwrap();
+    assert!(schema["properties"]["trials"].is_object());
+}
+
+/// The doctor's verdict is its exit code, and both forms agree.
+#[test]
+fn the_doctor_gives_evidence() {
+    let begin = std::time::Instant::now();
+    let text = run(&["doctor"]);
+    assert!(begin.elapsed().as_secs() < 5, "it hangs");
+    let json = run(&["doctor", "--json"]);
+    assert_eq!(text.code, json.code);
+    assert!([Some(0), Some(3), Some(4)].contains(&text.code), "{text:?}");
+    let whole: serde_json::Value = serde_json::from_str(&json.stdout).unwrap();
+    assert_eq!(whole["exit_code"].as_i64().map(|code| code as i32), json.code);
+    assert!(!whole["kvm"]["checks"][0]["evidence"].as_str().unwrap().is_empty());
+    for check in whole["container"].as_array().unwrap() {
+        assert!(check["ok"] == true || check["remedy"].is_string(), "no remedy: {check}");
+    }
+}
+
+/// Without the means the verdict is clear, and nothing falls back in silence.
+#[test]
+fn a_host_that_cannot_refuses() {
+    let doctor = run(&["doctor", "--json"]);
+    if doctor.code == Some(0) {
+        println!("SKIP: this host can run both backends");
+        return;
+    }
+    let said = error(&["run", "--workload", "hello", "--host", "local"], 3);
+    assert!(said.contains("cannot run") && said.contains("--host lab"), "{said}");
+    let without = run_with(&["run", "--workload", "hello"], &[("PATH", "/nonexistent")]);
+    without.expect(4);
+    assert!(without.stderr.contains("apt-get install"), "{}", without.stderr);
+}

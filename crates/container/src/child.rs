@@ -1,0 +1,188 @@
+//! The new process, from its first instruction to the workload's. It is a copy of a process that
+//! may have threads, so it only does what signal-safety(7) allows: no allocation, no lock, no
+//! panic; all it uses was made by [`Prepared`]. What fails is told by a frame, and ends it.
+#![allow(unsafe_code)] // execve.
+
+use std::{convert::Infallible, ffi::CStr, os::fd::AsRawFd};
+
+use compare_net::{Control, Interface, StepError};
+use compare_wire::{Frame, Kind};
+use nix::{
+    errno::Errno,
+    fcntl::{OFlag, open},
+    sched::{CloneFlags, unshare},
+    sys::{
+        signal::{SigSet, SigmaskHow, sigprocmask},
+        stat::{Mode, umask},
+    },
+    unistd::{chdir, fchown, read, setsid, write},
+};
+
+use crate::{capabilities, mounts, prepared::Prepared, sys};
+
+/// Where the frames go once every other descriptor but stdio is closed.
+const FRAMES_FD: i32 = 3;
+
+/// A step that failed.
+pub(crate) struct Failure<'a> {
+    step: &'a str,
+    errno: i32,
+}
+
+impl<'a> Failure<'a> {
+    pub(crate) fn new(step: &'a str, errno: Errno) -> Self {
+        Self { step, errno: errno as i32 }
+    }
+}
+
+impl From<StepError> for Failure<'static> {
+    fn from(error: StepError) -> Self {
+        Self { step: error.step.as_str(), errno: error.errno }
+    }
+}
+
+/// Names the step an error comes from.
+pub(crate) trait At<T> {
+    fn at(self, step: &str) -> Result<T, Failure<'_>>;
+}
+
+impl<T> At<T> for Result<T, Errno> {
+    fn at(self, step: &str) -> Result<T, Failure<'_>> {
+        self.map_err(|errno| Failure::new(step, errno))
+    }
+}
+
+/// Runs the recipe; returns the exit code of a process that did not become the workload.
+pub(crate) fn run(prepared: &Prepared) -> i32 {
+    let mut frames = prepared.ends.frames.as_raw_fd();
+    let Err(failure) = become_workload(prepared, &mut frames);
+    send(
+        frames,
+        &Frame::new(Kind::Failed, failure.errno as u32, now_ns(), failure.step.as_bytes()),
+    );
+    1
+}
+
+/// The recipe. Its order matters where a line says so.
+fn become_workload<'a>(p: &'a Prepared, frames: &mut i32) -> Result<Infallible, Failure<'a>> {
+    // The link's far end is put into our network namespace by the other side: wait for it.
+    let released = read(&p.ends.release, &mut [0; 8]);
+    released.at("wait for the release")?;
+    send(*frames, &Frame::new(Kind::Init, 0, now_ns(), b""));
+
+    // The cgroup namespace's root is the cgroup we are in: only now are we in the right one.
+    unshare(CloneFlags::CLONE_NEWCGROUP).at("unshare the cgroup namespace")?;
+    let _ = umask(Mode::empty());
+    mounts::enter_root(p)?;
+    mounts::mount_defaults(p)?;
+    mounts::mask()?;
+
+    sys::sethostname(&p.hostname).at("sethostname")?;
+    configure_network(p)?;
+
+    // A key the host's session holds must not be readable inside. Kernels without keys have none.
+    let _ = sys::new_session_keyring();
+    setsid().at("setsid")?;
+    reset_signals(p.ignored)?;
+    open_stdio(p)?;
+    // Really closed, not only at execve: neither the working directory nor the program may be
+    // reached through a descriptor of the host's (CVE-2024-21626).
+    sys::duplicate(*frames, FRAMES_FD, libc::O_CLOEXEC).at("dup the frame pipe")?;
+    sys::close_from(FRAMES_FD + 1).at("close descriptors")?;
+    *frames = FRAMES_FD;
+
+    chdir(p.working_dir.as_c_str()).at(&p.chdir_step)?;
+    refuse_magic(p.program.as_c_str()).at(&p.exec_step)?;
+    // Bounding set and groups while we still have the privilege, capabilities before the user,
+    // since a user other than root has none left to change; CAP_SETUID is in the set kept.
+    capabilities::drop_bounding().at("drop the bounding capabilities")?;
+    sys::clear_ambient().at("clear the ambient capabilities")?;
+    sys::setgroups(&p.groups).at("setgroups")?;
+    sys::setgid(p.gid).at("setgid")?;
+    sys::keep_capabilities(capabilities::DEFAULT_CAPABILITIES).at("capset")?;
+    sys::setuid(p.uid).at("setuid")?;
+    sys::prctl(libc::PR_SET_NO_NEW_PRIVS, 1).at("set no_new_privs")?;
+    // Changing the user has cleared it (prctl(2)).
+    sys::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL as u64).at("set the parent death signal")?;
+    let _ = umask(Mode::from_bits_truncate(0o022));
+
+    send(*frames, &Frame::new(Kind::Exec, 0, now_ns(), b""));
+    // SAFETY: `Strings` ends its arrays in a null pointer and keeps the strings alive.
+    let error = unsafe { sys::execve(&p.program, p.argv.pointers(), p.envp.pointers()) };
+    Err(Failure::new(&p.exec_step, error))
+}
+
+/// Loopback, and our end of the link if there is one.
+fn configure_network(p: &Prepared) -> Result<(), Failure<'static>> {
+    let control = Control::open()?;
+    control.bring_up(&Interface::LOOPBACK)?;
+    if let Some(settings) = &p.net {
+        control.configure(&Interface::ETH0, settings)?;
+    }
+    Ok(())
+}
+
+/// Nothing blocked, nothing ignored. Handlers are gone already (CLONE_CLEAR_SIGHAND).
+fn reset_signals(ignored: u64) -> Result<(), Failure<'static>> {
+    for number in (1..=64).filter(|number| ignored & 1 << (number - 1) != 0) {
+        // glibc keeps two real-time signals to itself and refuses; they are ours to lose.
+        let _ = sys::default_signal(number);
+    }
+    sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None).at("unblock signals")
+}
+
+/// Standard input reads nothing; output and error go to the pipe, which the workload's user may
+/// reopen through `/dev/stdout`.
+fn open_stdio(p: &Prepared) -> Result<(), Failure<'static>> {
+    let null = open(c"/dev/null", OFlag::O_RDONLY, Mode::empty()).at("open /dev/null")?;
+    let output = p.ends.output.as_raw_fd();
+    if p.uid != 0 {
+        fchown(&p.ends.output, Some(p.uid.into()), Some(p.gid.into()))
+            .at("fchown the output pipe")?;
+    }
+    for (from, to) in [(null.as_raw_fd(), 0), (output, 1), (output, 2)] {
+        sys::duplicate(from, to, 0).at("dup standard descriptors")?;
+    }
+    // Closed with all others: dropping it then would close a stranger's number.
+    std::mem::forget(null);
+    Ok(())
+}
+
+/// Refuses a program, or the interpreter of a script, that is reached through a magic link such as
+/// `/proc/self/exe`: that is this very program, from outside (CVE-2019-5736). Nothing else runs in
+/// the container yet, so what is checked is what is executed. Other errors are left to execve,
+/// which tells them better.
+fn refuse_magic(program: &CStr) -> Result<(), Errno> {
+    let mut line = [0_u8; 257];
+    let mut next = sys::open_without_magic(program);
+    // The kernel follows at most five scripts (BINPRM recursion in fs/exec.c).
+    for _ in 0..6 {
+        let fd = match next {
+            Ok(fd) => fd,
+            Err(Errno::ELOOP) => return Err(Errno::ELOOP),
+            Err(_) => return Ok(()),
+        };
+        let got = sys::read_and_close(fd, &mut line[..256]);
+        let Some(start) = line[..got].strip_prefix(b"#!") else { return Ok(()) };
+        let start = got - start.trim_ascii_start().len();
+        let blank = |byte: &u8| matches!(byte, b' ' | b'\t' | b'\n' | 0);
+        let end = line[start..got].iter().position(blank).map_or(got, |len| start + len);
+        line[end] = 0;
+        let Ok(interpreter) = CStr::from_bytes_until_nul(&line[start..]) else { return Ok(()) };
+        next = sys::open_without_magic(interpreter);
+    }
+    Ok(())
+}
+
+/// Writes a frame: one write, which a pipe takes whole (pipe(7), PIPE_BUF). Nobody could be told
+/// of a failure.
+fn send(fd: i32, frame: &Frame) {
+    let (bytes, len) = frame.encode();
+    // SAFETY: the caller's descriptor is open until execve or exit.
+    let fd = unsafe { std::os::fd::BorrowedFd::borrow_raw(fd) };
+    let _ = write(fd, &bytes[..len]);
+}
+
+fn now_ns() -> u64 {
+    compare_backend::monotonic_ns()
+}

@@ -1,0 +1,113 @@
+//! Everything the child needs, made before it exists: it may not allocate.
+
+use std::{
+    ffi::{CString, NulError},
+    os::{fd::OwnedFd, unix::ffi::OsStrExt},
+};
+
+use compare_backend::StartRequest;
+use compare_cgroup::Leaf;
+use compare_net::{Addressing, Settings};
+
+/// How the container's cgroup is mounted inside it.
+pub(crate) enum CgroupMounts {
+    /// One file system.
+    V2,
+    /// Directory and controllers of each.
+    V1(Vec<(CString, CString)>),
+}
+
+/// The child's ends of what it shares with this program.
+pub(crate) struct Ends {
+    /// Takes frames.
+    pub(crate) frames: OwnedFd,
+    /// Takes the workload's output.
+    pub(crate) output: OwnedFd,
+    /// An eventfd: readable once the child may go on.
+    pub(crate) release: OwnedFd,
+}
+
+/// What the child works from.
+pub(crate) struct Prepared {
+    pub(crate) hostname: String,
+    pub(crate) tree: CString,
+    pub(crate) tree_step: String,
+    pub(crate) cgroups: CgroupMounts,
+    pub(crate) net: Option<Settings>,
+    pub(crate) program: CString,
+    pub(crate) argv: Strings,
+    pub(crate) envp: Strings,
+    pub(crate) working_dir: CString,
+    pub(crate) chdir_step: String,
+    pub(crate) exec_step: String,
+    pub(crate) uid: u32,
+    pub(crate) gid: u32,
+    pub(crate) groups: Vec<u32>,
+    /// Signals this program ignores, bit 0 for signal 1.
+    pub(crate) ignored: u64,
+    pub(crate) ends: Ends,
+}
+
+impl Prepared {
+    pub(crate) fn new(
+        request: &StartRequest<'_>,
+        leaf: &Leaf,
+        link: Option<&Addressing>,
+        ignored: u64,
+        ends: Ends,
+    ) -> Result<Self, NulError> {
+        let (workload, image) = (request.workload, request.image);
+        let program = workload.command.first().map(String::as_str).unwrap_or_default();
+        let env = workload.env.iter().map(|(name, value)| format!("{name}={value}"));
+        let directory = workload.working_dir.display();
+        Ok(Self {
+            hostname: request.name.to_owned(),
+            tree: CString::new(image.tree.as_os_str().as_bytes())?,
+            tree_step: format!("open the image's tree {}", image.tree.display()),
+            cgroups: cgroup_mounts(leaf)?,
+            net: link.map(Addressing::peer_settings),
+            program: CString::new(program)?,
+            argv: Strings::new(workload.command.iter().cloned())?,
+            envp: Strings::new(env)?,
+            working_dir: CString::new(workload.working_dir.as_os_str().as_bytes())?,
+            chdir_step: format!("chdir {directory}"),
+            exec_step: format!("execve {program}"),
+            uid: image.uid,
+            gid: image.gid,
+            groups: image.groups.clone(),
+            ignored,
+            ends,
+        })
+    }
+}
+
+fn cgroup_mounts(leaf: &Leaf) -> Result<CgroupMounts, NulError> {
+    let controllers = leaf.v1_controllers();
+    if controllers.is_empty() {
+        return Ok(CgroupMounts::V2);
+    }
+    let mount = |names: String| {
+        Ok((CString::new(format!("/sys/fs/cgroup/{names}"))?, CString::new(names)?))
+    };
+    controllers.into_iter().map(mount).collect::<Result<_, _>>().map(CgroupMounts::V1)
+}
+
+/// Strings as execve(2) takes them: pointers that end in a null one.
+pub(crate) struct Strings {
+    _strings: Vec<CString>,
+    pointers: Vec<*const libc::c_char>,
+}
+
+impl Strings {
+    fn new(strings: impl Iterator<Item = String>) -> Result<Self, NulError> {
+        let strings = strings.map(CString::new).collect::<Result<Vec<_>, _>>()?;
+        let null = std::iter::once(std::ptr::null());
+        let pointers = strings.iter().map(|string| string.as_ptr()).chain(null).collect();
+        Ok(Self { _strings: strings, pointers })
+    }
+
+    /// Valid as long as this value is, wherever it is moved: a CString's bytes are on the heap.
+    pub(crate) fn pointers(&self) -> &[*const libc::c_char] {
+        &self.pointers
+    }
+}

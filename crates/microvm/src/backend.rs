@@ -1,0 +1,249 @@
+//! The backend: one monitor process for each instance, started by one linear recipe.
+#![allow(unsafe_code)]
+
+use std::{
+    ffi::CString,
+    io,
+    os::{
+        fd::{AsRawFd, OwnedFd, RawFd},
+        unix::ffi::OsStrExt,
+    },
+    path::PathBuf,
+};
+
+use compare_backend::{
+    Backend, Instance, Output, StartError, StartRequest, Timeline, monotonic_ns,
+};
+use compare_cgroup::{
+    Limits,
+    spawn::{Child, NOT_STARTED, clone_into},
+};
+use compare_net::{Addressing, Interface, Tap};
+use compare_spec::Bytes;
+use compare_wire::{Frame, GuestConfig, GuestNet, Kind};
+use nix::{
+    fcntl::{FcntlArg, OFlag, fcntl},
+    unistd::pipe2,
+};
+
+use crate::{
+    args::VmmArgs,
+    guest,
+    instance::{MicrovmInstance, Parts},
+};
+
+/// What the leaf may use beyond guest RAM: the monitor itself, KVM's page tables (2 MiB for each
+/// GiB of guest RAM, twice over), and pipes and sockets of the instance.
+const MONITOR_ALLOWANCE: Bytes = Bytes::mib(64);
+/// Threads of the monitor beside its vCPUs, and kernel threads KVM puts beside them since Linux
+/// 5.2 (`kvm-nx-lpage-recovery`), with room to spare.
+const MONITOR_THREADS: u32 = 16;
+
+/// What every instance is made from.
+#[derive(Debug, Clone)]
+pub struct MicrovmConfig {
+    /// The monitor, `compare-vmm`.
+    pub vmm: PathBuf,
+    /// Guest kernel, an uncompressed `vmlinux`.
+    pub kernel: PathBuf,
+    /// Initramfs with our `/init`: `compare_image::cpio::init_archive`.
+    pub initramfs: PathBuf,
+    /// KVM device, usually `/dev/kvm`.
+    pub kvm: PathBuf,
+    /// More words for the guest's kernel command line, usually none.
+    pub append: String,
+}
+
+/// Starts workloads in microVMs.
+#[derive(Debug)]
+pub struct MicrovmBackend {
+    config: MicrovmConfig,
+}
+
+impl MicrovmBackend {
+    /// A backend that starts every instance from these files. They are looked at when an instance
+    /// is started.
+    pub fn new(config: MicrovmConfig) -> Self {
+        Self { config }
+    }
+
+    /// The recipe. Everything made on the way is undone by its own destructor if a step fails.
+    fn start_monitor(&self, request: &StartRequest<'_>) -> Result<Parts, Step> {
+        let (workload, image) = (request.workload, request.image);
+        let limits = Limits {
+            memory: Some(Bytes(workload.memory.0 + MONITOR_ALLOWANCE.0)),
+            cpus: workload.cpus,
+            pids: Some(workload.vcpus + MONITOR_THREADS),
+        };
+        let leaf = request
+            .parent
+            .create_leaf(request.name, &limits)
+            .map_err(step("make the leaf cgroup"))?;
+
+        // A workload that serves nothing gets no network, as in the container.
+        let addressing = workload.port.map(|_| Addressing::of(request.slot));
+        let tap = addressing
+            .as_ref()
+            .map(|addressing| attach_tap(request.name, addressing))
+            .transpose()?;
+        let config = GuestConfig {
+            root: guest::ROOT_DEVICE.to_owned(),
+            root_type: guest::ROOT_TYPE.to_owned(),
+            hostname: request.name.to_owned(),
+            command: workload.command.clone(),
+            env: workload.env.clone().into_iter().collect(),
+            working_dir: workload.working_dir.to_string_lossy().into_owned(),
+            uid: image.uid,
+            gid: image.gid,
+            groups: image.groups.clone(),
+            net: addressing.as_ref().map(guest_net),
+        };
+        let archive =
+            guest::config_archive(&config).map_err(step("write the guest's configuration"))?;
+
+        let (frames_reader, frames) = pipe(OFlag::O_CLOEXEC)?;
+        let (console_reader, console) = pipe(OFlag::O_CLOEXEC)?;
+        let (control, control_writer) = pipe(OFlag::O_CLOEXEC)?;
+        for end in [&frames_reader, &console_reader, &control_writer] {
+            // This program never waits for an instance.
+            fcntl(end, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).map_err(step("set up a pipe"))?;
+        }
+
+        let args = VmmArgs {
+            kernel: self.config.kernel.clone(),
+            initramfs: self.config.initramfs.clone(),
+            memory: workload.memory,
+            vcpus: workload.vcpus,
+            disk: Some(image.erofs.clone()),
+            disk_bytes: Some(image.erofs_bytes),
+            tap_fd: tap.as_ref().map(AsRawFd::as_raw_fd),
+            mac: addressing.map_or(VmmArgs::default().mac, |addressing| addressing.peer_mac),
+            config_fd: Some(archive.as_raw_fd()),
+            frames_fd: Some(frames.as_raw_fd()),
+            append: self.config.append.clone(),
+            kvm: self.config.kvm.clone(),
+        };
+        let program = Program::new(&self.config.vmm, &args)
+            .map_err(step("write the monitor's command line"))?;
+        let inherited: Vec<RawFd> =
+            args.tap_fd.into_iter().chain(args.config_fd).chain(args.frames_fd).collect();
+        let standard = [control.as_raw_fd(), console.as_raw_fd(), console.as_raw_fd()];
+        // SAFETY: the closure makes async-signal-safe calls only (dup2, fcntl, execve, write) on
+        // values prepared above; `Frame` lives on the stack and allocates nothing.
+        let child: Child =
+            unsafe { clone_into(&leaf, 0, || program.execute(standard, &inherited, &frames)) }
+                .map_err(step("start the monitor"))?;
+        Ok(Parts {
+            child,
+            leaf,
+            frames: frames_reader,
+            output: Output::new(console_reader),
+            control: control_writer,
+            address: addressing.map(|addressing| addressing.peer_ip),
+            ram: workload.memory,
+            stop_signal: workload.stop_signal,
+        })
+    }
+}
+
+impl Backend for MicrovmBackend {
+    fn name(&self) -> &str {
+        "microvm"
+    }
+
+    fn start(
+        &mut self,
+        request: &StartRequest<'_>,
+        timeline: Timeline,
+    ) -> Result<Box<dyn Instance>, StartError> {
+        match self.start_monitor(request) {
+            Ok(parts) => Ok(Box::new(MicrovmInstance::new(parts, timeline))),
+            Err(Step { attempt, source }) => Err(StartError {
+                attempt: format!("microvm {}: {attempt}", request.name),
+                source: Some(source),
+                timeline,
+            }),
+        }
+    }
+}
+
+/// A step of the recipe that failed.
+struct Step {
+    attempt: &'static str,
+    source: Box<dyn std::error::Error + Send + Sync>,
+}
+
+fn step<E: Into<Box<dyn std::error::Error + Send + Sync>>>(
+    attempt: &'static str,
+) -> impl FnOnce(E) -> Step {
+    move |source| Step { attempt, source: source.into() }
+}
+
+/// A pipe whose ends are no standard descriptors, not even where this program was started without
+/// those: the child puts others there.
+fn pipe(flags: OFlag) -> Result<(OwnedFd, OwnedFd), Step> {
+    let above = |fd: OwnedFd| -> io::Result<OwnedFd> {
+        if fd.as_raw_fd() > libc::STDERR_FILENO { Ok(fd) } else { fd.try_clone() }
+    };
+    let (reader, writer) = pipe2(flags).map_err(step("make a pipe"))?;
+    Ok((above(reader).map_err(step("make a pipe"))?, above(writer).map_err(step("make a pipe"))?))
+}
+
+fn attach_tap(name: &str, addressing: &Addressing) -> Result<OwnedFd, Step> {
+    let interface = Interface::new(name).map_err(step("name the tap device"))?;
+    let tap = Tap::create(&interface, addressing, true).map_err(step("make the tap device"))?;
+    Ok(tap.into_fd())
+}
+
+/// The guest's own view of its end of the link.
+fn guest_net(addressing: &Addressing) -> GuestNet {
+    GuestNet {
+        interface: guest::INTERFACE.to_owned(),
+        address: addressing.peer_ip,
+        prefix: addressing.prefix,
+        gateway: addressing.host_ip,
+        gateway_mac: addressing.host_mac,
+    }
+}
+
+/// The monitor's program and command line, ready for execve(2).
+struct Program {
+    path: CString,
+    _argv: Vec<CString>,
+    pointers: Vec<*const libc::c_char>,
+}
+
+impl Program {
+    fn new(path: &std::path::Path, args: &VmmArgs) -> Result<Self, std::ffi::NulError> {
+        let argv = args.to_argv()?;
+        let pointers =
+            argv.iter().map(|argument| argument.as_ptr()).chain([std::ptr::null()]).collect();
+        Ok(Self { path: CString::new(path.as_os_str().as_bytes())?, _argv: argv, pointers })
+    }
+
+    /// In the child: puts `standard` at descriptors 0 to 2, lets `inherited` through execve(2) and
+    /// becomes the monitor, with an empty environment. Says so in a frame where that fails.
+    fn execute(&self, standard: [RawFd; 3], inherited: &[RawFd], frames: &OwnedFd) -> i32 {
+        let environment = [std::ptr::null::<libc::c_char>()];
+        // SAFETY: dup2 and fcntl take descriptor numbers, all open in this process; execve takes a
+        // C string and two arrays of C strings ended by null, which `self` and this frame own.
+        unsafe {
+            for (target, fd) in standard.into_iter().enumerate() {
+                libc::dup2(fd, target as RawFd);
+            }
+            for &fd in inherited {
+                libc::fcntl(fd, libc::F_SETFD, 0);
+            }
+            libc::execve(self.path.as_ptr(), self.pointers.as_ptr(), environment.as_ptr());
+        }
+        let errno = nix::errno::Errno::last_raw();
+        let (bytes, len) =
+            Frame::new(Kind::MonitorFailed, errno as u32, monotonic_ns(), EXEC_FAILED).encode();
+        // SAFETY: `len` bytes are there, and the pipe is open.
+        unsafe { libc::write(frames.as_raw_fd(), bytes.as_ptr().cast(), len) };
+        NOT_STARTED
+    }
+}
+
+/// The child has no memory to make a better text of; the reader adds errno and the path.
+const EXEC_FAILED: &[u8] = b"execve of the monitor";

@@ -1,0 +1,71 @@
+//! Guest RAM: anonymous, reserved nowhere, backed page by page as the guest touches it.
+
+use std::ops::Range;
+
+use compare_spec::Bytes;
+use vm_memory::{GuestAddress, GuestMemoryBackend, GuestMemoryMmap, GuestMemoryRegion};
+
+use crate::{error::Error, layout};
+
+/// Guest RAM as the monitor sees it. No dirty tracking: nothing here migrates.
+pub type Memory = GuestMemoryMmap<()>;
+
+/// A page of the x86-64.
+pub const PAGE: u64 = 4096;
+
+/// The guest-physical ranges of `bytes` of RAM: what fits below the hole for devices, the rest
+/// above it. A last part-page is left out.
+pub fn ranges(bytes: u64) -> Vec<Range<u64>> {
+    let bytes = bytes / PAGE * PAGE;
+    let below = bytes.min(layout::MMIO_GAP_START);
+    let mut ranges = vec![0..below];
+    if bytes > below {
+        ranges.push(layout::MMIO_GAP_END..layout::MMIO_GAP_END + (bytes - below));
+    }
+    ranges
+}
+
+/// Maps guest RAM.
+///
+/// # Errors
+/// The address space is used up or limited (setrlimit(2)).
+pub fn map(bytes: u64) -> Result<Memory, Error> {
+    let ranges: Vec<_> = ranges(bytes)
+        .into_iter()
+        .map(|range| (GuestAddress(range.start), (range.end - range.start) as usize))
+        .collect();
+    Memory::from_ranges(&ranges)
+        .map_err(|source| Error::MapMemory { memory: Bytes(bytes), source: Box::new(source) })
+}
+
+/// Where guest RAM lies in the monitor's own address space.
+pub fn host_ranges(memory: &Memory) -> Vec<Range<u64>> {
+    memory
+        .iter()
+        .map(|region| {
+            let start = region.as_ptr() as u64;
+            start..start + region.len()
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ram_makes_room_for_devices() {
+        assert_eq!(ranges(128 << 20), [0..128 << 20]);
+        assert_eq!(ranges((64 << 20) + 5), [0..64 << 20]);
+        let gib = 1 << 30;
+        assert_eq!(ranges(4 * gib), [0..0xd000_0000, 4 * gib..4 * gib + 3 * gib / 4]);
+    }
+
+    #[test]
+    fn mappings_are_told_as_they_are() {
+        let memory = map(8 << 20).unwrap();
+        let ranges = host_ranges(&memory);
+        assert_eq!(ranges.len(), 1);
+        assert_eq!(ranges[0].end - ranges[0].start, 8 << 20);
+    }
+}

@@ -1,0 +1,56 @@
+//! Boots real guests: every way a workload can end, what is left of it, and what goes in and out.
+//!
+//! ```text
+//!  lab prepare DIR INIT     here: makes DIR/root.erofs, with this very program in it, and DIR/initramfs.cpio
+//!  lab [NAME…]              in the emulated host: runs the tests
+//!  /actor actor PART        in the guest: is the workload
+//! ```
+//! Where it cannot run it prints `SKIP: reason`; `COMPARE_REQUIRE=microvm` makes that a failure.
+
+mod actor;
+mod fixture;
+mod scenarios;
+
+use std::{path::Path, process::exit, time::Instant};
+
+use fixture::{Fixture, open_descriptors};
+
+fn main() {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
+        ["actor", part] => actor::play(part, None),
+        ["actor", part, argument] => actor::play(part, Some(argument)),
+        ["prepare", directory, init] => {
+            return fixture::prepare(Path::new(directory), Path::new(init))
+                .expect("prepare the tests' files");
+        }
+        _ => {}
+    }
+    let wanted: Vec<&String> =
+        arguments.iter().filter(|argument| !argument.starts_with('-')).collect();
+    let fixture = match Fixture::find() {
+        Ok(fixture) => fixture,
+        Err(reason) => {
+            println!("SKIP: microvm: {reason}");
+            let required = std::env::var("COMPARE_REQUIRE").unwrap_or_default();
+            exit(i32::from(required.split(',').any(|word| word == "microvm")));
+        }
+    };
+    let descriptors = open_descriptors();
+    let mut failed = 0;
+    for (name, scenario) in scenarios::ALL {
+        if !wanted.is_empty() && !wanted.iter().any(|word| name.contains(word.as_str())) {
+            continue;
+        }
+        let start = Instant::now();
+        let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            scenario(&fixture);
+            fixture.assert_nothing_left(descriptors);
+        }));
+        let verdict = if result.is_ok() { "ok" } else { "FAILED" };
+        println!("test {name} ... {verdict} ({} ms)", start.elapsed().as_millis());
+        failed += i32::from(result.is_err());
+    }
+    println!("test result: {failed} failed");
+    exit(i32::from(failed > 0));
+}

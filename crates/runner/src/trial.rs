@@ -1,0 +1,220 @@
+//! One start of one backend: start, wait until ready, measure, stop. Whatever happens becomes the
+//! trial's record.
+
+use std::error::Error;
+
+use compare_backend::{Backend, Instance, StartError, StartRequest, Timeline};
+use compare_cgroup::Parent;
+use compare_probe::{MemoryReading, NotReady, read_memory, read_peak, settle, until_ready};
+use compare_spec::{
+    EventsNs, Exit, Image, Memory, Outcome, Plan, Readiness, RunEvent, Slot, Span, Stage, Trial,
+    Unavailable,
+};
+
+use crate::Cancel;
+
+/// A trial and what could not be measured in it.
+#[derive(Debug)]
+pub(crate) struct Finished {
+    pub trial: Trial,
+    pub unavailable: Vec<Unavailable>,
+}
+
+/// Performs the trial. Nothing is told between the request to start and readiness.
+#[expect(clippy::too_many_arguments, reason = "each is a different thing, used once")]
+pub(crate) fn perform(
+    plan: &Plan,
+    image: &Image,
+    backend: &mut dyn Backend,
+    parent: &Parent,
+    slot: Slot,
+    number: usize,
+    cancel: &Cancel,
+    tell: &mut dyn FnMut(RunEvent),
+) -> Finished {
+    let name = backend.name().to_owned();
+    let stage = |stage| RunEvent::Trial {
+        backend: name.clone(),
+        index: slot.index,
+        warmup: slot.warmup,
+        stage,
+    };
+    let mut finished = Finished {
+        trial: Trial {
+            backend: name.clone(),
+            start: backend.start_mode().to_owned(),
+            index: slot.index,
+            outcome: Outcome::Ok,
+            detail: None,
+            exit: None,
+            events_ns: EventsNs::default(),
+            memory: Memory::default(),
+            kernel_release: None,
+            guest: None,
+            image_digest: image.digest.clone(),
+            evidence: None,
+            output_tail: None,
+        },
+        unavailable: Vec::new(),
+    };
+    let label = format!("t{number}");
+    let request = StartRequest { name: &label, slot: 0, workload: &plan.workload, image, parent };
+    tell(stage(Stage::Starting));
+    let mut instance = match backend.start(&request, Timeline::start()) {
+        Ok(instance) => instance,
+        Err(error) => {
+            finished.trial.fail_to_start(&error);
+            return finished;
+        }
+    };
+    if let Readiness::Log(log) = &plan.workload.ready {
+        instance.output().watch(&log.contains);
+    }
+    match until_ready(&mut *instance, &plan.workload, cancel.fd()) {
+        Ok(ready) => {
+            finished.trial.evidence = Some(ready.evidence);
+            tell(stage(Stage::Measuring));
+            finished.measure(plan, &mut *instance, cancel);
+        }
+        Err(not_ready) => finished.trial.not_ready(not_ready, plan),
+    }
+    tell(stage(Stage::Stopping));
+    finished.trial.finish(plan, &mut *instance, cancel);
+    finished
+}
+
+impl Finished {
+    fn measure(&mut self, plan: &Plan, instance: &mut dyn Instance, cancel: &Cancel) {
+        let reading = if let Readiness::Exit(_) = plan.workload.ready {
+            read_peak(instance)
+        } else {
+            let rested = settle(instance, cancel.fd());
+            let mut reading = read_memory(instance);
+            if rested == Some(false) && !cancel.is_cancelled() {
+                let reason =
+                    "the workload did not come to rest within 2 s; memory was read while it worked";
+                reading.unavailable.push(("settled".to_owned(), reason.to_owned()));
+            }
+            reading
+        };
+        let MemoryReading { memory, guest, unavailable } = reading;
+        self.trial.memory = memory;
+        self.trial.guest = guest;
+        let backend = &self.trial.backend;
+        self.unavailable.extend(unavailable.into_iter().map(|(figure, reason)| Unavailable {
+            figure,
+            backend: Some(backend.clone()),
+            reason,
+        }));
+        let ended = instance.exit().map(|(exit, _)| exit.clone());
+        if let (Some(exit), false) = (ended, matches!(plan.workload.ready, Readiness::Exit(_))) {
+            self.trial
+                .fail(outcome_of(&exit), format!("{} right after it was ready", words(&exit)));
+        }
+        if cancel.is_cancelled() {
+            self.trial.fail(Outcome::Interrupted, "cut short by a signal".to_owned());
+        }
+    }
+}
+
+/// What a trial's record says of the ways to fail.
+trait Fail {
+    fn fail(&mut self, outcome: Outcome, detail: String);
+    fn fail_to_start(&mut self, error: &StartError);
+    fn not_ready(&mut self, why: NotReady, plan: &Plan);
+    fn finish(&mut self, plan: &Plan, instance: &mut dyn Instance, cancel: &Cancel);
+}
+
+impl Fail for Trial {
+    /// The first failure names the trial; later ones are consequences.
+    fn fail(&mut self, outcome: Outcome, detail: String) {
+        if self.outcome == Outcome::Ok {
+            self.outcome = outcome;
+            self.detail = Some(detail);
+        }
+    }
+
+    fn fail_to_start(&mut self, error: &StartError) {
+        let mut detail = error.to_string();
+        let mut cause = error.source();
+        while let Some(error) = cause {
+            detail = format!("{detail}: {error}");
+            cause = error.source();
+        }
+        self.events_ns = error.timeline.events();
+        self.fail(Outcome::BackendFailed, detail);
+    }
+
+    fn not_ready(&mut self, why: NotReady, plan: &Plan) {
+        match why {
+            NotReady::Timeout(last) => {
+                let limit: Span = plan.workload.timeout.start;
+                self.fail(
+                    Outcome::Timeout,
+                    format!("not ready within {limit} (timeout.start): {last}"),
+                );
+            }
+            NotReady::Ended(exit) => {
+                let mut detail = format!("{} before it was ready", words(&exit));
+                if let Readiness::Exit(code) = plan.workload.ready {
+                    detail = format!("{}; ready would be exit code {code}", words(&exit));
+                }
+                self.fail(outcome_of(&exit), detail);
+            }
+            NotReady::Cancelled => {
+                self.fail(Outcome::Interrupted, "cut short by a signal".to_owned())
+            }
+            NotReady::Lost(error) => {
+                self.fail(Outcome::BackendFailed, format!("lost sight of it: {error}"))
+            }
+        }
+    }
+
+    fn finish(&mut self, plan: &Plan, instance: &mut dyn Instance, cancel: &Cancel) {
+        // Whoever presses Ctrl-C does not want to wait for a graceful stop.
+        let grace = if cancel.is_cancelled() {
+            std::time::Duration::ZERO
+        } else {
+            plan.workload.timeout.stop.0
+        };
+        if let Err(error) = instance.stop(grace) {
+            self.fail(Outcome::Leaked, format!("could not be released: {error}"));
+        }
+        self.events_ns = instance.timeline().events();
+        self.exit = instance.exit().map(|(exit, _)| exit.clone());
+        self.kernel_release = instance.kernel_release().map(str::to_owned);
+        if self.outcome != Outcome::Ok {
+            let tail = instance.output().tail();
+            self.output_tail = Some(tail).filter(|tail| !tail.is_empty());
+        }
+    }
+}
+
+fn outcome_of(exit: &Exit) -> Outcome {
+    match exit {
+        Exit::Code { .. } | Exit::Signal { .. } => Outcome::Exited,
+        Exit::Oom => Outcome::Oom,
+        Exit::ExecFailed { .. } => Outcome::ExecFailed,
+        Exit::SetupFailed { .. } | Exit::MonitorFailed { .. } => Outcome::BackendFailed,
+        Exit::GuestCrashed { .. } => Outcome::GuestCrashed,
+    }
+}
+
+fn words(exit: &Exit) -> String {
+    let errno = |errno: i32| nix::errno::Errno::from_raw(errno).desc();
+    match exit {
+        Exit::Code { code } => format!("it exited with {code}"),
+        Exit::Signal { signal } => match nix::sys::signal::Signal::try_from(*signal) {
+            Ok(signal) => format!("it was killed by {signal}"),
+            Err(_) => format!("it was killed by signal {signal}"),
+        },
+        Exit::Oom => "it was killed for want of memory: raise the workload's `memory`".to_owned(),
+        Exit::ExecFailed { errno: number, path } => {
+            format!("{path} could not be executed: {}", errno(*number))
+        }
+        Exit::SetupFailed { step, errno: 0 } => format!("{step} failed"),
+        Exit::SetupFailed { step, errno: number } => format!("{step}: {}", errno(*number)),
+        Exit::GuestCrashed { reason } => format!("the guest crashed ({reason})"),
+        Exit::MonitorFailed { reason } => format!("the monitor failed: {reason}"),
+    }
+}
