@@ -3,7 +3,11 @@
 //! panic; all it uses was made by [`Prepared`]. What fails is told by a frame, and ends it.
 #![allow(unsafe_code)] // execve.
 
-use std::{convert::Infallible, ffi::CStr, os::fd::AsRawFd};
+use std::{
+    convert::Infallible,
+    ffi::CStr,
+    os::fd::{AsRawFd, BorrowedFd},
+};
 
 use compare_net::{Control, Interface, StepError};
 use compare_wire::{Frame, Kind};
@@ -54,21 +58,46 @@ impl<T> At<T> for Result<T, Errno> {
 
 /// Runs the recipe; returns the exit code of a process that did not become the workload.
 pub(crate) fn run(prepared: &Prepared) -> i32 {
-    let mut frames = prepared.ends.frames.as_raw_fd();
-    let Err(failure) = become_workload(prepared, &mut frames);
-    send(
-        frames,
-        &Frame::new(Kind::Failed, failure.errno as u32, now_ns(), failure.step.as_bytes()),
-    );
+    let mut told = Told { fd: prepared.ends.frames.as_raw_fd(), init_ns: 0 };
+    let Err(failure) = become_workload(prepared, &mut told);
+    let step = failure.step.as_bytes();
+    told.send(&Frame::new(Kind::Failed, failure.errno as u32, now_ns(), step));
     1
 }
 
+/// What this program is told. The time of `Init` goes out with the next frame: sent by itself, it
+/// would wake this program in the midst of what is measured, to compete for the CPU.
+struct Told {
+    fd: i32,
+    /// 0 once sent, or not reached.
+    init_ns: u64,
+}
+
+impl Told {
+    /// Sends a frame, and `Init` before it: one write, which a pipe takes whole (pipe(7),
+    /// PIPE_BUF). Nobody could be told of a failure.
+    fn send(&mut self, frame: &Frame) {
+        let mut bytes = [0; 512];
+        let mut filled = 0;
+        let init = Frame::new(Kind::Init, 0, self.init_ns, b"");
+        for frame in &[&init, frame][usize::from(self.init_ns == 0)..] {
+            let (encoded, len) = frame.encode();
+            bytes[filled..filled + len].copy_from_slice(&encoded[..len]);
+            filled += len;
+        }
+        self.init_ns = 0;
+        // SAFETY: the descriptor is open until execve or exit.
+        let fd = unsafe { BorrowedFd::borrow_raw(self.fd) };
+        let _ = write(fd, &bytes[..filled]);
+    }
+}
+
 /// The recipe. Its order matters where a line says so.
-fn become_workload<'a>(p: &'a Prepared, frames: &mut i32) -> Result<Infallible, Failure<'a>> {
+fn become_workload<'a>(p: &'a Prepared, told: &mut Told) -> Result<Infallible, Failure<'a>> {
     // The link's far end is put into our network namespace by the other side: wait for it.
     let released = read(&p.ends.release, &mut [0; 8]);
     released.at("wait for the release")?;
-    send(*frames, &Frame::new(Kind::Init, 0, now_ns(), b""));
+    told.init_ns = now_ns();
 
     // The cgroup namespace's root is the cgroup we are in: only now are we in the right one.
     unshare(CloneFlags::CLONE_NEWCGROUP).at("unshare the cgroup namespace")?;
@@ -87,9 +116,9 @@ fn become_workload<'a>(p: &'a Prepared, frames: &mut i32) -> Result<Infallible, 
     open_stdio(p)?;
     // Really closed, not only at execve: neither the working directory nor the program may be
     // reached through a descriptor of the host's (CVE-2024-21626).
-    sys::duplicate(*frames, FRAMES_FD, libc::O_CLOEXEC).at("dup the frame pipe")?;
+    sys::duplicate(told.fd, FRAMES_FD, libc::O_CLOEXEC).at("dup the frame pipe")?;
     sys::close_from(FRAMES_FD + 1).at("close descriptors")?;
-    *frames = FRAMES_FD;
+    told.fd = FRAMES_FD;
 
     chdir(p.working_dir.as_c_str()).at(&p.chdir_step)?;
     refuse_magic(p.program.as_c_str()).at(&p.exec_step)?;
@@ -106,7 +135,7 @@ fn become_workload<'a>(p: &'a Prepared, frames: &mut i32) -> Result<Infallible, 
     sys::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL as u64).at("set the parent death signal")?;
     let _ = umask(Mode::from_bits_truncate(0o022));
 
-    send(*frames, &Frame::new(Kind::Exec, 0, now_ns(), b""));
+    told.send(&Frame::new(Kind::Exec, 0, now_ns(), b""));
     // SAFETY: `Strings` ends its arrays in a null pointer and keeps the strings alive.
     let error = unsafe { sys::execve(&p.program, p.argv.pointers(), p.envp.pointers()) };
     Err(Failure::new(&p.exec_step, error))
@@ -172,15 +201,6 @@ fn refuse_magic(program: &CStr) -> Result<(), Errno> {
         next = sys::open_without_magic(interpreter);
     }
     Ok(())
-}
-
-/// Writes a frame: one write, which a pipe takes whole (pipe(7), PIPE_BUF). Nobody could be told
-/// of a failure.
-fn send(fd: i32, frame: &Frame) {
-    let (bytes, len) = frame.encode();
-    // SAFETY: the caller's descriptor is open until execve or exit.
-    let fd = unsafe { std::os::fd::BorrowedFd::borrow_raw(fd) };
-    let _ = write(fd, &bytes[..len]);
 }
 
 fn now_ns() -> u64 {

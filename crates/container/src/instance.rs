@@ -35,7 +35,6 @@ pub(crate) struct Container {
     output: Output,
     timeline: Timeline,
     link: Option<(Interface, Ipv4Addr)>,
-    netns: Option<fs::File>,
     /// What a step before or at `execve` failed with.
     failure: Option<Exit>,
     exit: Option<(Exit, u64)>,
@@ -60,7 +59,6 @@ impl Container {
             output: Output::new(pipes.output),
             timeline: Timeline::start(),
             link: None,
-            netns: None,
             failure: None,
             exit: None,
             released: false,
@@ -73,7 +71,6 @@ impl Container {
     /// It has a link, which is to be deleted with it.
     pub(crate) fn linked(&mut self, host_end: Interface, address: Ipv4Addr) {
         self.link = Some((host_end, address));
-        self.netns = fs::File::open(format!("/proc/{}/ns/net", self.child.pid)).ok();
     }
 
     /// It goes on with this timeline.
@@ -176,7 +173,6 @@ impl Container {
     /// Gives back everything but the process, which is gone. Tries all of it, tells the first error.
     fn release(&mut self) -> io::Result<()> {
         let link = self.link.as_ref().map_or(Ok(()), |(host_end, _)| delete_link(host_end));
-        self.netns = None;
         let leaf = self.leaf.remove();
         link.map_err(io::Error::other)?;
         leaf.map_err(io::Error::other)

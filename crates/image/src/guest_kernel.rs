@@ -127,13 +127,18 @@ fn make(
     let mut script = command("sh");
     script.arg(recipe.join(SCRIPT)).args([&source, &build, &vmlinux]);
     let (begin, mut last, mut compiled) = (Instant::now(), None::<Instant>, 0_u32);
+    let mut doing = "";
     let outcome = run_logged(&mut script, &log, |line| {
-        // What make prints for each object: `  CC      path`, `  AS      path`.
-        compiled += u32::from(line.starts_with("  CC ") || line.starts_with("  AS "));
+        // What make prints for each object: `  CC      path`, `  LD      vmlinux.o`.
+        match line.unwrap_or_default().split_whitespace().next() {
+            Some("CC" | "AS") => (compiled, doing) = (compiled + 1, ""),
+            Some("LD" | "KSYMS" | "SORTTAB") => doing = ", linking",
+            _ => {}
+        }
         if last.is_none_or(|last| last.elapsed() >= TICK) {
             last = Some(Instant::now());
-            progress
-                .detail(&format!("{compiled} files compiled in {} s", begin.elapsed().as_secs()));
+            let seconds = begin.elapsed().as_secs();
+            progress.detail(&format!("{compiled} files compiled in {seconds} s{doing}"));
         }
     });
     outcome.map_err(|error| keep_log(error, &log, cache))?;

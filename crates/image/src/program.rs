@@ -2,8 +2,11 @@
 //! and the package to install where the program is missing. Never through a shell.
 
 use std::{
-    io::{self, BufRead, BufReader, Write},
+    fs::File,
+    io::{self, BufRead as _, BufReader, Write as _},
+    path::Path,
     process::{Command, ExitStatus, Stdio},
+    sync::mpsc::{self, RecvTimeoutError},
     thread,
     time::{Duration, Instant},
 };
@@ -50,24 +53,38 @@ pub(crate) fn run_watched(command: &mut Command, mut tick: impl FnMut()) -> Resu
     })
 }
 
-/// Runs it to its end with all output in `log`, calling `line` with each line of standard output.
+/// Runs it to its end with all output in `log`, calling `watch` with each line of standard output,
+/// and with none a few times a second while there is no output.
 pub(crate) fn run_logged(
     command: &mut Command,
-    log: &std::path::Path,
-    mut line: impl FnMut(&str),
+    log: &Path,
+    mut watch: impl FnMut(Option<&str>),
 ) -> Result<()> {
-    let mut file =
-        std::fs::OpenOptions::new().create(true).append(true).open(log).at("create", log)?;
+    let mut file = File::options().create(true).append(true).open(log).at("create", log)?;
     command.stdout(Stdio::piped()).stderr(file.try_clone().at("open", log)?);
     let mut child = command.spawn().map_err(|error| cannot_start(command, error))?;
     let output = child.stdout.take().expect("it was asked for");
-    let mut copied = Ok(());
-    for text in BufReader::new(output).split(b'\n') {
-        let Ok(text) = text else { break };
-        // A log that cannot be written must not make the program fail: it is read on to its end.
-        copied = copied.and_then(|()| file.write_all(&text)).and_then(|()| file.write_all(b"\n"));
-        line(&String::from_utf8_lossy(&text));
-    }
+    let (sender, lines) = mpsc::channel::<Vec<u8>>();
+    let copied = thread::scope(|scope| {
+        let copier = scope.spawn(move || {
+            let mut copied = Ok(());
+            for mut line in BufReader::new(output).split(b'\n').map_while(io::Result::ok) {
+                line.push(b'\n');
+                // A log that cannot be written must not make the program fail: it is read on.
+                copied = copied.and_then(|()| file.write_all(&line));
+                let _ = sender.send(line);
+            }
+            copied
+        });
+        loop {
+            match lines.recv_timeout(TICK) {
+                Ok(line) => watch(Some(String::from_utf8_lossy(&line).trim_end())),
+                Err(RecvTimeoutError::Timeout) => watch(None),
+                Err(RecvTimeoutError::Disconnected) => break,
+            }
+        }
+        copier.join().expect("copying lines does not panic")
+    });
     let status = child.wait().at("wait for the program that writes", log)?;
     if !status.success() {
         let text = std::fs::read(log).unwrap_or_default();
@@ -131,8 +148,10 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let log = folder.path().join("log");
         let mut seen = Vec::new();
-        run_logged(command("printf").arg("a\\nb\\n"), &log, |line| seen.push(line.to_owned()))
-            .unwrap();
+        run_logged(command("printf").arg("a\\nb\\n"), &log, |line| {
+            seen.extend(line.map(str::to_owned))
+        })
+        .unwrap();
         assert_eq!(seen, ["a", "b"]);
         assert_eq!(std::fs::read(&log).unwrap(), b"a\nb\n");
         let error = run_logged(command("ls").arg("/no/such/place"), &log, |_| {}).unwrap_err();

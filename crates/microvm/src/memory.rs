@@ -18,7 +18,8 @@ pub const PAGE: u64 = 4096;
 pub fn ranges(bytes: u64) -> Vec<Range<u64>> {
     let bytes = bytes / PAGE * PAGE;
     let below = bytes.min(layout::MMIO_GAP_START);
-    let mut ranges = vec![0..below];
+    let low = 0..below;
+    let mut ranges = vec![low];
     if bytes > below {
         ranges.push(layout::MMIO_GAP_END..layout::MMIO_GAP_END + (bytes - below));
     }
@@ -55,10 +56,13 @@ mod tests {
 
     #[test]
     fn ram_makes_room_for_devices() {
-        assert_eq!(ranges(128 << 20), [0..128 << 20]);
-        assert_eq!(ranges((64 << 20) + 5), [0..64 << 20]);
+        let bounds = |bytes| {
+            ranges(bytes).into_iter().map(|range| (range.start, range.end)).collect::<Vec<_>>()
+        };
+        assert_eq!(bounds(128 << 20), [(0, 128 << 20)]);
+        assert_eq!(bounds((64 << 20) + 5), [(0, 64 << 20)]);
         let gib = 1 << 30;
-        assert_eq!(ranges(4 * gib), [0..0xd000_0000, 4 * gib..4 * gib + 3 * gib / 4]);
+        assert_eq!(bounds(4 * gib), [(0, 0xd000_0000), (4 * gib, 4 * gib + 3 * gib / 4)]);
     }
 
     #[test]

@@ -98,7 +98,8 @@ fn flood() {
 fn orphan() {
     let program = std::env::current_exe().expect("its own path");
     for _ in 0..20 {
-        std::process::Command::new(&program).args(["actor", "hello"]).spawn().expect("spawn");
+        let child = std::process::Command::new(&program).args(["actor", "hello"]).spawn();
+        std::mem::forget(child.expect("spawn"));
     }
     std::thread::sleep(Duration::from_millis(300));
 }
