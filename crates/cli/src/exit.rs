@@ -45,8 +45,17 @@ pub fn code_of(error: &anyhow::Error) -> Code {
     error.chain().find_map(|cause| cause.downcast_ref::<Coded>()).map_or_else(
         || {
             let is_input = error.chain().any(|cause| {
-                cause.is::<compare_spec::WorkloadError>()
-                    || cause.is::<compare_report::ReportError>()
+                use compare_image::Error;
+                let about_workload = cause
+                    .downcast_ref::<Error>()
+                    .is_some_and(|error| matches!(
+                            error,
+                            Error::Workload(_)
+                                | Error::UnknownWorkload { .. }
+                                | Error::User { .. }
+                                | Error::Source { .. }
+                        ));
+                about_workload || cause.is::<compare_report::ReportError>()
             });
             if is_input { Code::Usage } else { Code::Failure }
         },

@@ -4,6 +4,7 @@ use std::path::Path;
 
 use anyhow::Result;
 use compare_cgroup::Finding;
+use compare_image::Purpose;
 use compare_microvm::KvmVerdict;
 use compare_spec::{HostKind, KvmKind};
 
@@ -18,8 +19,10 @@ pub struct Abilities {
     pub kvm: KvmVerdict,
     /// What a container needs, the cgroup included.
     pub container: Vec<Finding>,
-    /// What the emulated host needs.
-    pub lab: Vec<Finding>,
+    /// What the microVM needs beyond KVM and what a container needs.
+    pub microvm: Vec<Finding>,
+    /// The programs and files that each part of the set-up needs.
+    pub setup: Vec<(Purpose, Finding)>,
 }
 
 impl Abilities {
@@ -39,7 +42,8 @@ impl Abilities {
         Self {
             kvm: compare_microvm::kvm_check(Path::new("/dev/kvm")),
             container,
-            lab: lab_findings(),
+            microvm: vec![tap_finding()],
+            setup: setup_findings(),
         }
     }
 
@@ -50,7 +54,14 @@ impl Abilities {
 
     /// Whether the emulated host can be started here.
     pub fn has_lab(&self) -> bool {
-        self.lab.iter().all(|finding| finding.ok)
+        self.missing_for_lab().is_empty()
+    }
+
+    /// What is missing for it. A guest kernel may be cached or given, so that the programs that
+    /// build one are not among it.
+    fn missing_for_lab(&self) -> Vec<&Finding> {
+        let needed = self.setup.iter().filter(|(purpose, _)| *purpose != Purpose::GuestKernel);
+        needed.map(|(_, finding)| finding).filter(|finding| !finding.ok).collect()
     }
 
     /// Why this host cannot run these backends; empty if it can.
@@ -60,22 +71,42 @@ impl Abilities {
         for finding in self.container.iter().filter(|finding| !finding.ok) {
             obstacles.push(format!("{}: {}", finding.name, finding.evidence));
         }
-        if backends.iter().any(|name| name == "microvm") && !self.has_kvm() {
-            let evidence = self.kvm.evidence.last().cloned().unwrap_or_default();
-            obstacles.push(format!("/dev/kvm: {evidence}"));
+        if backends.iter().any(|name| name == "microvm") {
+            if !self.has_kvm() {
+                let evidence = self.kvm.evidence.last().cloned().unwrap_or_default();
+                obstacles.push(format!("/dev/kvm: {evidence}"));
+            }
+            for finding in self.microvm.iter().filter(|finding| !finding.ok) {
+                obstacles.push(format!("{}: {}", finding.name, finding.evidence));
+            }
         }
         obstacles
     }
 }
 
-fn lab_findings() -> Vec<Finding> {
-    compare_image::check_packages()
+fn tap_finding() -> Finding {
+    const TUN: &str = "/dev/net/tun";
+    let opened = std::fs::OpenOptions::new().read(true).write(true).open(TUN);
+    Finding {
+        name: "tap",
+        ok: opened.is_ok(),
+        evidence: opened.map_or_else(|error| format!("{TUN}: {error}"), |_| format!("{TUN} opens")),
+        remedy: Some("load the module (modprobe tun) and run as root".to_owned()),
+    }
+}
+
+fn setup_findings() -> Vec<(Purpose, Finding)> {
+    let checked = compare_image::check_packages();
+    checked
         .into_iter()
-        .map(|(requirement, found)| Finding {
-            name: "package",
-            ok: found,
-            evidence: format!("{} ({})", requirement.program, requirement.why),
-            remedy: (!found).then(|| format!("apt-get install {}", requirement.package)),
+        .map(|(requirement, found)| {
+            let finding = Finding {
+                name: requirement.program,
+                ok: found,
+                evidence: format!("needed {}", requirement.why),
+                remedy: Some(format!("apt-get install {}", requirement.package)),
+            };
+            (requirement.purpose, finding)
         })
         .collect()
 }
@@ -109,7 +140,7 @@ pub fn choose(choice: HostChoice, backends: &[String]) -> Result<(HostKind, Stri
     }
     if !abilities.has_lab() {
         let missing: Vec<String> =
-            abilities.lab.iter().filter_map(|finding| finding.remedy.clone()).collect();
+            abilities.missing_for_lab().iter().filter_map(|finding| finding.remedy.clone()).collect();
         let message = format!(
             "this host cannot run {}: {why}\n  the emulated host cannot be started either: {}",
             backends.join(" and "),

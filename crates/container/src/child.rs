@@ -61,7 +61,8 @@ pub(crate) fn run(prepared: &Prepared) -> i32 {
     let mut told = Told { fd: prepared.ends.frames.as_raw_fd(), init_ns: 0 };
     let Err(failure) = become_workload(prepared, &mut told);
     let step = failure.step.as_bytes();
-    told.send(&Frame::new(Kind::Failed, failure.errno as u32, now_ns(), step));
+    // Nobody could be told that this fails.
+    let _ = told.send(&Frame::new(Kind::Failed, failure.errno as u32, now_ns(), step));
     1
 }
 
@@ -75,8 +76,8 @@ struct Told {
 
 impl Told {
     /// Sends a frame, and `Init` before it: one write, which a pipe takes whole (pipe(7),
-    /// PIPE_BUF). Nobody could be told of a failure.
-    fn send(&mut self, frame: &Frame) {
+    /// PIPE_BUF).
+    fn send(&mut self, frame: &Frame) -> Result<(), Errno> {
         let mut bytes = [0; 512];
         let mut filled = 0;
         let init = Frame::new(Kind::Init, 0, self.init_ns, b"");
@@ -88,7 +89,7 @@ impl Told {
         self.init_ns = 0;
         // SAFETY: the descriptor is open until execve or exit.
         let fd = unsafe { BorrowedFd::borrow_raw(self.fd) };
-        let _ = write(fd, &bytes[..filled]);
+        write(fd, &bytes[..filled]).map(|_| ())
     }
 }
 
@@ -135,7 +136,8 @@ fn become_workload<'a>(p: &'a Prepared, told: &mut Told) -> Result<Infallible, F
     sys::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL as u64).at("set the parent death signal")?;
     let _ = umask(Mode::from_bits_truncate(0o022));
 
-    told.send(&Frame::new(Kind::Exec, 0, now_ns(), b""));
+    // Fails with EPIPE if our parent died before the death signal was set again.
+    told.send(&Frame::new(Kind::Exec, 0, now_ns(), b"")).at("tell of execve")?;
     // SAFETY: `Strings` ends its arrays in a null pointer and keeps the strings alive.
     let error = unsafe { sys::execve(&p.program, p.argv.pointers(), p.envp.pointers()) };
     Err(Failure::new(&p.exec_step, error))
@@ -154,8 +156,7 @@ fn configure_network(p: &Prepared) -> Result<(), Failure<'static>> {
 /// Nothing blocked, nothing ignored. Handlers are gone already (CLONE_CLEAR_SIGHAND).
 fn reset_signals(ignored: u64) -> Result<(), Failure<'static>> {
     for number in (1..=64).filter(|number| ignored & 1 << (number - 1) != 0) {
-        // glibc keeps two real-time signals to itself and refuses; they are ours to lose.
-        let _ = sys::default_signal(number);
+        sys::default_signal(number).at("reset an ignored signal")?;
     }
     sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None).at("unblock signals")
 }

@@ -35,6 +35,10 @@ pub(crate) struct Container {
     output: Output,
     timeline: Timeline,
     link: Option<(Interface, Ipv4Addr)>,
+    /// Its link exists.
+    linked: bool,
+    /// We killed it, so that nothing else need have.
+    killed: bool,
     /// What a step before or at `execve` failed with.
     failure: Option<Exit>,
     exit: Option<(Exit, u64)>,
@@ -59,6 +63,8 @@ impl Container {
             output: Output::new(pipes.output),
             timeline: Timeline::start(),
             link: None,
+            linked: false,
+            killed: false,
             failure: None,
             exit: None,
             released: false,
@@ -71,6 +77,7 @@ impl Container {
     /// It has a link, which is to be deleted with it.
     pub(crate) fn linked(&mut self, host_end: Interface, address: Ipv4Addr) {
         self.link = Some((host_end, address));
+        self.linked = true;
     }
 
     /// It goes on with this timeline.
@@ -112,11 +119,22 @@ impl Container {
             }
             (None, Ended::Code(code)) => Exit::Code { code },
             // Only the kernel's own count tells its killing from another's.
-            (None, Ended::Signal(libc::SIGKILL)) if self.leaf.oom_kills().unwrap_or(0) > 0 => {
-                Exit::Oom
-            }
+            (None, Ended::Signal(libc::SIGKILL)) if !self.killed && self.oom_killed() => Exit::Oom,
             (None, Ended::Signal(signal)) => Exit::Signal { signal },
         }
+    }
+
+    fn oom_killed(&self) -> bool {
+        self.leaf.oom_kills().unwrap_or(0) > 0
+    }
+
+    /// Deletes its link. The kernel waits out an RCU grace period in this, 8 ms and more.
+    fn unlink(&mut self) -> io::Result<()> {
+        if let (true, Some((host_end, _))) = (self.linked, &self.link) {
+            delete_link(host_end).map_err(io::Error::other)?;
+            self.linked = false;
+        }
+        Ok(())
     }
 
     /// Takes in what happens until it has ended; whether it has before the deadline. Its output is
@@ -163,7 +181,11 @@ impl Container {
             }
         }
         // With PID 1 of a PID namespace the kernel kills all the others and waits for them.
+        // While its network namespace still lives: the kernel's clean-up of that would hold the
+        // same lock. Told of by `release` if it fails.
+        let _ = self.unlink();
         let _ = self.child.signal(libc::SIGKILL);
+        self.killed = true;
         if self.wait_until(Instant::now() + KILL_DEADLINE)? {
             return Ok(());
         }
@@ -172,9 +194,9 @@ impl Container {
 
     /// Gives back everything but the process, which is gone. Tries all of it, tells the first error.
     fn release(&mut self) -> io::Result<()> {
-        let link = self.link.as_ref().map_or(Ok(()), |(host_end, _)| delete_link(host_end));
+        let link = self.unlink();
         let leaf = self.leaf.remove();
-        link.map_err(io::Error::other)?;
+        link?;
         leaf.map_err(io::Error::other)
     }
 }

@@ -1,6 +1,6 @@
 //! The container: one workload as an ordinary process of this host's kernel, kept apart by
 //! namespaces, a cgroup, a root file system of its own and the capabilities Docker grants. The
-//! start is the two recipes [`backend`] (this program) and [`child`] (the new process), read top to
+//! start is two recipes, `backend.rs` (this program) and `child.rs` (the new process), read top to
 //! bottom; nothing of ours stays resident beside the workload.
 
 mod backend;

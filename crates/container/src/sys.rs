@@ -110,12 +110,15 @@ pub(crate) fn duplicate(from: RawFd, to: RawFd, flags: libc::c_int) -> Result<()
 }
 
 /// Puts a signal's action back to its default (signal(7): an ignored signal stays ignored across
-/// execve).
+/// execve). Raw, since glibc refuses the two real-time signals it keeps to itself.
 pub(crate) fn default_signal(number: libc::c_int) -> Result<(), Errno> {
-    // SAFETY: all zeroes are a valid sigaction: SIG_DFL, empty mask, no flags.
-    let action: libc::sigaction = unsafe { mem::zeroed() };
-    // SAFETY: `action` is initialised, and the old action is not asked for.
-    done(unsafe { libc::sigaction(number, &raw const action, ptr::null_mut()) }.into())
+    // `struct sigaction` of asm/signal.h: handler (SIG_DFL), flags, restorer, mask.
+    let action = [0_u64; 4];
+    let none = ptr::null_mut::<u64>();
+    let set_bytes = mem::size_of::<u64>();
+    // SAFETY: `action` has the kernel's layout on x86-64, the old action is not asked for, and the
+    // kernel's signal set is 8 bytes.
+    done(unsafe { libc::syscall(libc::SYS_rt_sigaction, number, action.as_ptr(), none, set_bytes) })
 }
 
 /// Opens a file for reading without following magic links such as `/proc/self/exe` (openat2(2),

@@ -275,4 +275,21 @@ mod tests {
         write("config", "A=n");
         assert_ne!(key(folder.path(), "gcc 12").unwrap(), second);
     }
+
+    #[test]
+    fn the_log_of_a_failed_build_is_kept() {
+        let folder = tempfile::tempdir().unwrap();
+        let cache = Cache::open(folder.path(), &crate::Silent).unwrap();
+        let log = folder.path().join("build.log");
+        let mut script = command("sh");
+        script.args(["-c", "echo '  CC      a.o'; echo broken >&2; exit 2"]);
+        let mut lines = Vec::new();
+        let error = run_logged(&mut script, &log, |line| lines.extend(line.map(str::to_owned)));
+        let text = keep_log(error.unwrap_err(), &log, &cache).to_string();
+        assert_eq!(lines, ["  CC      a.o"]);
+        let kept = folder.path().join("guest-kernel-failed.log");
+        assert!(text.contains("(exit status: 2)") && text.contains("broken"), "{text}");
+        assert!(text.ends_with(&format!("(the whole log: {})", kept.display())), "{text}");
+        assert!(fs::read_to_string(kept).unwrap().contains("broken"));
+    }
 }

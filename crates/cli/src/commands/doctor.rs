@@ -2,6 +2,7 @@
 
 use anyhow::Result;
 use compare_cgroup::Finding;
+use compare_image::Purpose;
 
 use crate::{exit::Code, place::Abilities};
 
@@ -31,20 +32,33 @@ fn kvm_finding(abilities: &Abilities) -> Finding {
 }
 
 fn print_text(abilities: &Abilities, code: Code) {
-    let print = |finding: &Finding| {
-        let verdict = if finding.ok { "ok  " } else { "FAIL" };
-        println!("  {verdict}  {:<12} {}", finding.name, finding.evidence);
-        if let Some(remedy) = finding.remedy.as_ref().filter(|_| !finding.ok) {
-            println!("        {:<12} remedy: {remedy}", "");
-        }
-    };
     println!("microVM");
     print(&kvm_finding(abilities));
-    println!("container (and the microVM's cgroup and network)");
+    abilities.microvm.iter().for_each(print);
+    println!("container, and the microVM's cgroup and network");
     abilities.container.iter().for_each(print);
-    println!("lab, the emulated host");
-    abilities.lab.iter().for_each(print);
+    println!("set-up");
+    for (purpose, name) in PURPOSES {
+        let of = || abilities.setup.iter().filter(|(of, _)| *of == purpose).map(|(_, finding)| finding);
+        if of().all(|finding| finding.ok) {
+            let programs: Vec<&str> = of().map(|finding| finding.name).collect();
+            print(&Finding { name, ok: true, evidence: programs.join(", "), remedy: None });
+        } else {
+            of().filter(|finding| !finding.ok).for_each(print);
+        }
+    }
     println!("\n{}", verdict(code));
+}
+
+const PURPOSES: [(Purpose, &str); 3] =
+    [(Purpose::Image, "root file systems"), (Purpose::GuestKernel, "guest kernel"), (Purpose::Lab, "lab")];
+
+fn print(finding: &Finding) {
+    let verdict = if finding.ok { "ok  " } else { "FAIL" };
+    println!("  {verdict}  {:<18}  {}", finding.name, finding.evidence);
+    if let Some(remedy) = finding.remedy.as_ref().filter(|_| !finding.ok) {
+        println!("        {:<18}  remedy: {remedy}", "");
+    }
 }
 
 fn verdict(code: Code) -> &'static str {
@@ -70,7 +84,8 @@ fn print_json(abilities: &Abilities, code: Code) -> Result<()> {
         "verdict": verdict(code),
         "kvm": { "kind": abilities.kvm.kind, "checks": [finding(&kvm_finding(abilities))] },
         "container": list(&abilities.container),
-        "lab": list(&abilities.lab),
+        "microvm": list(&abilities.microvm),
+        "setup": abilities.setup.iter().map(|(_, one)| finding(one)).collect::<Vec<_>>(),
     });
     println!("{}", serde_json::to_string_pretty(&whole)?);
     Ok(())

@@ -59,7 +59,7 @@ impl Fixture {
             kernel: take(1)?,
             initramfs: take(2)?,
             kvm: "/dev/kvm".into(),
-            append: String::new(),
+            append: std::env::var("COMPARE_TEST_APPEND").unwrap_or_default(),
         };
         let erofs = take(3)?;
         if !nix::unistd::geteuid().is_root() {
