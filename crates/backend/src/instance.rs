@@ -54,6 +54,7 @@ pub trait Backend: Send {
     /// # Errors
     /// The host refuses something the backend needs. Failures inside the instance (a missing
     /// program, a guest that dies) are no errors here: they arrive as its [`Exit`].
+    #[expect(clippy::result_large_err, reason = "it is made at most once a trial")]
     fn start(
         &mut self,
         request: &StartRequest<'_>,

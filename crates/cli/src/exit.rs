@@ -46,15 +46,15 @@ pub fn code_of(error: &anyhow::Error) -> Code {
         || {
             let is_input = error.chain().any(|cause| {
                 use compare_image::Error;
-                let about_workload = cause
-                    .downcast_ref::<Error>()
-                    .is_some_and(|error| matches!(
-                            error,
-                            Error::Workload(_)
-                                | Error::UnknownWorkload { .. }
-                                | Error::User { .. }
-                                | Error::Source { .. }
-                        ));
+                let about_workload = cause.downcast_ref::<Error>().is_some_and(|error| {
+                    matches!(
+                        error,
+                        Error::Workload(_)
+                            | Error::UnknownWorkload { .. }
+                            | Error::User { .. }
+                            | Error::Source { .. }
+                    )
+                });
                 about_workload || cause.is::<compare_report::ReportError>()
             });
             if is_input { Code::Usage } else { Code::Failure }

@@ -139,8 +139,11 @@ pub fn choose(choice: HostChoice, backends: &[String]) -> Result<(HostKind, Stri
         return Err(coded(Code::LabOnly, message));
     }
     if !abilities.has_lab() {
-        let missing: Vec<String> =
-            abilities.missing_for_lab().iter().filter_map(|finding| finding.remedy.clone()).collect();
+        let missing: Vec<String> = abilities
+            .missing_for_lab()
+            .iter()
+            .filter_map(|finding| finding.remedy.clone())
+            .collect();
         let message = format!(
             "this host cannot run {}: {why}\n  the emulated host cannot be started either: {}",
             backends.join(" and "),

@@ -1,5 +1,6 @@
 //! The container on this machine, and what happens to a run that is killed, starved or refused.
 //! Needs root and a cgroup; `COMPARE_REQUIRE=container` insists.
+#![allow(clippy::unwrap_used, reason = "a test may")]
 
 mod support;
 
@@ -69,7 +70,10 @@ fn a_port_taken_inside_is_told_by_the_workload() {
     }
     let directory = scratch();
     let file = directory.path().join("twice.toml");
-    let text = run(&["workloads", "show", "nginx"]).stdout.replace("listen 80 default_server;", "listen 80 default_server; } server { listen 80 default_server;");
+    let text = run(&["workloads", "show", "nginx"]).stdout.replace(
+        "listen 80 default_server;",
+        "listen 80 default_server; } server { listen 80 default_server;",
+    );
     fs::write(&file, text).unwrap();
     let run = container(
         file.to_str().unwrap(),
@@ -134,8 +138,11 @@ fn a_killed_run_is_cleaned_up_by_the_next() {
     for pid in inside {
         // Whose parent does not bury it stays in the table, but it is dead and holds nothing.
         let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-        assert!(status.is_empty() || status.contains("State:	Z"), "{pid} lives on:
-{status}");
+        assert!(
+            status.is_empty() || status.contains("State:	Z"),
+            "{pid} lives on:
+{status}"
+        );
     }
 }
 
@@ -200,7 +207,9 @@ fn after(setup: &str, arguments: Option<&str>) -> Option<Run> {
 #[test]
 fn without_a_cgroup_the_verdict_is_clear() {
     let hidden = "mount -t tmpfs none /sys/fs/cgroup";
-    let Some(run) = after(hidden, Some("run -w hello --backend container --host local")) else { return };
+    let Some(run) = after(hidden, Some("run -w hello --backend container --host local")) else {
+        return;
+    };
     run.expect(3);
     assert!(run.stderr.contains("cgroup"), "{}", run.stderr);
     let doctor = after(hidden, Some("doctor")).unwrap();

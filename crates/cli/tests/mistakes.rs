@@ -1,5 +1,6 @@
 //! Mistakes a person makes before anything runs: each ends with a code of its own and says what to
 //! do about it.
+#![allow(clippy::unwrap_used, reason = "a test may")]
 
 mod support;
 

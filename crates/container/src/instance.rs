@@ -35,8 +35,6 @@ pub(crate) struct Container {
     output: Output,
     timeline: Timeline,
     link: Option<(Interface, Ipv4Addr)>,
-    /// Its link exists.
-    linked: bool,
     /// We killed it, so that nothing else need have.
     killed: bool,
     /// What a step before or at `execve` failed with.
@@ -63,7 +61,6 @@ impl Container {
             output: Output::new(pipes.output),
             timeline: Timeline::start(),
             link: None,
-            linked: false,
             killed: false,
             failure: None,
             exit: None,
@@ -77,7 +74,6 @@ impl Container {
     /// It has a link, which is to be deleted with it.
     pub(crate) fn linked(&mut self, host_end: Interface, address: Ipv4Addr) {
         self.link = Some((host_end, address));
-        self.linked = true;
     }
 
     /// It goes on with this timeline.
@@ -128,15 +124,6 @@ impl Container {
         self.leaf.oom_kills().unwrap_or(0) > 0
     }
 
-    /// Deletes its link. The kernel waits out an RCU grace period in this, 8 ms and more.
-    fn unlink(&mut self) -> io::Result<()> {
-        if let (true, Some((host_end, _))) = (self.linked, &self.link) {
-            delete_link(host_end).map_err(io::Error::other)?;
-            self.linked = false;
-        }
-        Ok(())
-    }
-
     /// Takes in what happens until it has ended; whether it has before the deadline. Its output is
     /// read meanwhile: a writer that is held back could not end.
     fn wait_until(&mut self, deadline: Instant) -> io::Result<bool> {
@@ -181,9 +168,6 @@ impl Container {
             }
         }
         // With PID 1 of a PID namespace the kernel kills all the others and waits for them.
-        // While its network namespace still lives: the kernel's clean-up of that would hold the
-        // same lock. Told of by `release` if it fails.
-        let _ = self.unlink();
         let _ = self.child.signal(libc::SIGKILL);
         self.killed = true;
         if self.wait_until(Instant::now() + KILL_DEADLINE)? {
@@ -194,9 +178,11 @@ impl Container {
 
     /// Gives back everything but the process, which is gone. Tries all of it, tells the first error.
     fn release(&mut self) -> io::Result<()> {
-        let link = self.unlink();
+        // The kernel waits out RCU grace periods in this (8 to 20 ms). Asked for before the kill
+        // instead, it took no less.
+        let link = self.link.as_ref().map_or(Ok(()), |(host_end, _)| delete_link(host_end));
         let leaf = self.leaf.remove();
-        link?;
+        link.map_err(io::Error::other)?;
         leaf.map_err(io::Error::other)
     }
 }

@@ -129,7 +129,7 @@ impl Requests {
     ///
     /// # Errors
     /// The port cannot be read, or the line is no request.
-    pub fn next(&mut self) -> io::Result<Option<Request>> {
+    pub fn take(&mut self) -> io::Result<Option<Request>> {
         let mut line = String::new();
         match self.0.read_line(&mut line)? {
             0 => Ok(None),

@@ -66,7 +66,7 @@ pub fn read_peak(instance: &dyn Instance) -> MemoryReading {
     reading.memory = Memory { cgroup_peak_bytes: peak, ..Memory::default() };
     reading.unavailable.retain(|(figure, _)| figure == "cgroup_peak");
     for figure in ["rss", "pss", "uss", "vmm_overhead", "cgroup_current", "guest_used"] {
-        let reason = "the workload is ready when it has ended: nothing is left to measure";
+        let reason = "the workload had ended by then: nothing was left to measure";
         reading.unavailable.push((figure.to_owned(), reason.to_owned()));
     }
     reading

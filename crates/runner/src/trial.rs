@@ -85,18 +85,17 @@ pub(crate) fn perform(
 
 impl Finished {
     fn measure(&mut self, plan: &Plan, instance: &mut dyn Instance, cancel: &Cancel) {
-        let reading = if let Readiness::Exit(_) = plan.workload.ready {
-            read_peak(instance)
-        } else {
-            let rested = settle(instance, cancel.fd());
-            let mut reading = read_memory(instance);
-            if rested == Some(false) && !cancel.is_cancelled() {
-                let reason =
-                    "the workload did not come to rest within 2 s; memory was read while it worked";
-                reading.unavailable.push(("settled".to_owned(), reason.to_owned()));
-            }
-            reading
+        let rested = match plan.workload.ready {
+            Readiness::Exit(_) => None,
+            _ => settle(instance, cancel.fd()),
         };
+        let ended = instance.exit().map(|(exit, _)| exit.clone());
+        let mut reading = if ended.is_some() { read_peak(instance) } else { read_memory(instance) };
+        if rested == Some(false) && ended.is_none() && !cancel.is_cancelled() {
+            let reason =
+                "the workload did not come to rest within 2 s; memory was read while it worked";
+            reading.unavailable.push(("settled".to_owned(), reason.to_owned()));
+        }
         let MemoryReading { memory, guest, unavailable } = reading;
         self.trial.memory = memory;
         self.trial.guest = guest;
@@ -106,8 +105,9 @@ impl Finished {
             backend: Some(backend.clone()),
             reason,
         }));
-        let ended = instance.exit().map(|(exit, _)| exit.clone());
-        if let (Some(exit), false) = (ended, matches!(plan.workload.ready, Readiness::Exit(_))) {
+        // A program that did what it was to do may end; one that fails after all has failed.
+        let by_design = matches!(plan.workload.ready, Readiness::Exit(_));
+        if let Some(exit) = ended.filter(|exit| !by_design && *exit != Exit::Code { code: 0 }) {
             self.trial
                 .fail(outcome_of(&exit), format!("{} right after it was ready", words(&exit)));
         }

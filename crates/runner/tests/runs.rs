@@ -1,4 +1,5 @@
 //! Whole runs over a fake backend: what is told, what is recorded, what a failure does to the rest.
+#![allow(clippy::unwrap_used, reason = "a test may")]
 
 use std::path::Path;
 

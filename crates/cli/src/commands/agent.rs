@@ -38,12 +38,12 @@ fn serve() -> Result<()> {
     let (mut requests, mut events) = port.split();
     let kernel = std::fs::read_to_string("/proc/sys/kernel/osrelease")?.trim().to_owned();
     events.tell(&Event::Up { kernel })?;
-    let Some(request) = requests.next()? else { return Ok(()) };
+    let Some(request) = requests.take()? else { return Ok(()) };
     let cancel = Cancel::new()?;
     let wish = cancel.clone();
     // Whatever comes next, another request or the end of the other side, ends the run.
     thread::spawn(move || {
-        let _ = requests.next();
+        let _ = requests.take();
         wish.cancel();
     });
     let done = match request {

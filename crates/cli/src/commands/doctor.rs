@@ -39,7 +39,8 @@ fn print_text(abilities: &Abilities, code: Code) {
     abilities.container.iter().for_each(print);
     println!("set-up");
     for (purpose, name) in PURPOSES {
-        let of = || abilities.setup.iter().filter(|(of, _)| *of == purpose).map(|(_, finding)| finding);
+        let of =
+            || abilities.setup.iter().filter(|(of, _)| *of == purpose).map(|(_, finding)| finding);
         if of().all(|finding| finding.ok) {
             let programs: Vec<&str> = of().map(|finding| finding.name).collect();
             print(&Finding { name, ok: true, evidence: programs.join(", "), remedy: None });
@@ -50,8 +51,11 @@ fn print_text(abilities: &Abilities, code: Code) {
     println!("\n{}", verdict(code));
 }
 
-const PURPOSES: [(Purpose, &str); 3] =
-    [(Purpose::Image, "root file systems"), (Purpose::GuestKernel, "guest kernel"), (Purpose::Lab, "lab")];
+const PURPOSES: [(Purpose, &str); 3] = [
+    (Purpose::Image, "root file systems"),
+    (Purpose::GuestKernel, "guest kernel"),
+    (Purpose::Lab, "lab"),
+];
 
 fn print(finding: &Finding) {
     let verdict = if finding.ok { "ok  " } else { "FAIL" };

@@ -26,7 +26,8 @@ pub fn run(report: Report) -> Result<Code> {
 /// # Errors
 /// A file cannot be written. The report is printed all the same.
 pub fn publish(record: &Record, exports: &Exports) -> Result<()> {
-    let texts: [(&Option<_>, fn(&Record) -> String); 3] = [
+    type Render = fn(&Record) -> String;
+    let texts: [(&Option<_>, Render); 3] = [
         (&exports.export_json, compare_report::json),
         (&exports.export_markdown, compare_report::markdown),
         (&exports.export_csv, compare_report::csv),

@@ -1,6 +1,7 @@
 //! Runs the program and looks at what it said. `COMPARE_BIN` names another build of it.
 
 #![allow(dead_code, reason = "each test program uses a part")]
+#![allow(clippy::unwrap_used, reason = "a test may")]
 
 use std::{
     io::{BufRead, BufReader, Read},
