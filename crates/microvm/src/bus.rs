@@ -12,6 +12,7 @@ use crate::{
     frames::{FramePort, Frames},
     layout,
     virtio::transport::Transport,
+    watch::Watch,
 };
 
 /// An interrupt line of the guest, raised through an eventfd.
@@ -38,6 +39,8 @@ pub struct Bus {
     pub virtio: Vec<Mutex<Transport<Line>>>,
     /// Raised when PID 1 runs: only then does it take control bytes.
     pub init_runs: EventFd,
+    /// Notices CPUs that can never go on.
+    pub watch: Watch,
 }
 
 /// A device's lock. A panic in another thread ends the process, so it is never poisoned for long.
@@ -75,14 +78,14 @@ impl Bus {
     }
 
     fn deliver(&self, frame: &Frame) -> Option<Ending> {
+        if frame.kind == Kind::Init {
+            self.frames.hold(frame.kind, frame.arg, frame.payload());
+            return self.init_runs.write(1).err().map(|_| Ending::Abandoned);
+        }
         if self.frames.send(frame.kind, frame.arg, frame.payload()).is_err() {
             return Some(Ending::Abandoned);
         }
-        match frame.kind {
-            Kind::Init => self.init_runs.write(1).err().map(|_| Ending::Abandoned),
-            Kind::PowerOff => Some(Ending::PowerOff),
-            _ => None,
-        }
+        (frame.kind == Kind::PowerOff).then_some(Ending::PowerOff)
     }
 
     /// The guest reads a port.
@@ -137,6 +140,7 @@ mod tests {
             frames: Arc::new(Frames::new(Some(writer))),
             virtio: Vec::new(),
             init_runs: event(),
+            watch: Watch::new(1).unwrap(),
         };
         (bus, reader.into())
     }

@@ -14,7 +14,9 @@ use vmm_sys_util::{
 
 use crate::{
     bus::{Bus, lock},
+    ending::Ending,
     virtio::net,
+    watch,
 };
 
 /// Events taken from the kernel at a time.
@@ -85,20 +87,22 @@ impl EventLoop {
         Ok(())
     }
 
-    /// Serves until the process ends.
-    ///
-    /// # Errors
-    /// The kernel no longer tells events.
-    pub fn run(mut self, bus: &Bus) -> io::Error {
+    /// Serves until the machine ends.
+    pub fn run(mut self, bus: &Bus) -> Ending {
+        let failed = |error: io::Error| Ending::Failed(format!("wait for events: {error}"));
         if let Err(error) = self.watch(bus.init_runs.as_raw_fd(), EventSet::IN, Source::InitRuns) {
-            return error;
+            return failed(error);
         }
         let mut events = [EpollEvent::default(); BATCH];
         loop {
-            let count = match self.epoll.wait(-1, &mut events) {
+            let count = match self.epoll.wait(watch::PERIOD.as_millis() as i32, &mut events) {
+                Ok(0) => match idle(bus) {
+                    Some(ending) => return ending,
+                    None => continue,
+                },
                 Ok(count) => count,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-                Err(error) => return error,
+                Err(error) => return failed(error),
             };
             for event in &events[..count] {
                 self.handle(event.data() as usize, bus);
@@ -137,4 +141,12 @@ impl EventLoop {
             }
         }
     }
+}
+
+/// Nothing happened for a while: tells what is held back, and sees whether anything ever can.
+fn idle(bus: &Bus) -> Option<Ending> {
+    if bus.frames.release().is_err() {
+        return Some(Ending::Abandoned);
+    }
+    bus.watch.tick().then(|| Ending::Crashed("every CPU halted with interrupts off".to_owned()))
 }

@@ -5,30 +5,70 @@ use std::{
     fs::File,
     io::{self, Write},
     os::fd::OwnedFd,
+    sync::Mutex,
 };
 
 use compare_backend::monotonic_ns;
 use compare_wire::{Decoder, Frame, Kind};
 
+use crate::bus::lock;
+
+/// Most bytes held back: far more than the marks of a start.
+const MOST_HELD: usize = 2048;
+
 /// Where frames go: the backend's pipe, or nowhere when the monitor is run by hand.
+///
+/// Frames are stamped when they come to pass, but the marks on the way to the workload are held
+/// back until the last of them: a write would wake the backend in the midst of what is measured, to
+/// compete for the CPU. The container's child does the same.
 #[derive(Debug)]
-pub struct Frames(Option<File>);
+pub struct Frames {
+    pipe: Option<File>,
+    held: Mutex<Vec<u8>>,
+}
 
 impl Frames {
     /// Frames into a pipe.
     pub fn new(pipe: Option<OwnedFd>) -> Self {
-        Self(pipe.map(File::from))
+        Self { pipe: pipe.map(File::from), held: Mutex::default() }
     }
 
-    /// Writes a frame, stamped now. One below PIPE_BUF is never torn apart (pipe(7)), so any thread
-    /// may send.
+    /// Stamps a frame now and writes it with the next that is sent.
+    pub fn hold(&self, kind: Kind, arg: u32, payload: &[u8]) {
+        let (bytes, len) = Frame::new(kind, arg, monotonic_ns(), payload).encode();
+        let mut held = lock(&self.held);
+        held.extend_from_slice(&bytes[..len]);
+        // A guest that says the same over and over is not kept in memory. Who no longer reads is
+        // noticed by the next that is sent.
+        if held.len() > MOST_HELD {
+            let _ = self.write(&mut held);
+        }
+    }
+
+    /// Stamps a frame now and writes it, behind those held back.
     ///
     /// # Errors
     /// Nobody reads any more.
     pub fn send(&self, kind: Kind, arg: u32, payload: &[u8]) -> io::Result<()> {
-        let Some(pipe) = &self.0 else { return Ok(()) };
-        let (bytes, len) = Frame::new(kind, arg, monotonic_ns(), payload).encode();
-        (&*pipe).write_all(&bytes[..len])
+        self.hold(kind, arg, payload);
+        self.release()
+    }
+
+    /// Writes what is held back.
+    ///
+    /// # Errors
+    /// Nobody reads any more.
+    pub fn release(&self) -> io::Result<()> {
+        self.write(&mut lock(&self.held))
+    }
+
+    fn write(&self, held: &mut Vec<u8>) -> io::Result<()> {
+        let result = match &self.pipe {
+            Some(pipe) if !held.is_empty() => (&*pipe).write_all(held),
+            _ => Ok(()),
+        };
+        held.clear();
+        result
     }
 }
 
@@ -96,15 +136,20 @@ mod tests {
     }
 
     #[test]
-    fn frames_are_stamped_when_sent() {
+    fn frames_are_stamped_when_they_come_to_pass() {
         let (reader, writer) = nix::unistd::pipe().unwrap();
+        let frames = Frames::new(Some(writer));
         let before = monotonic_ns();
-        Frames::new(Some(writer)).send(Kind::Kernel, 0, b"").unwrap();
+        frames.hold(Kind::Kernel, 0, b"");
+        let between = monotonic_ns();
+        frames.send(Kind::Exec, 0, b"").unwrap();
         let mut bytes = [0; 64];
         let count = nix::unistd::read(&reader, &mut bytes).unwrap();
-        let frame = Decoder::default().take(&mut &bytes[..count]).unwrap().unwrap();
-        assert_eq!(frame.kind, Kind::Kernel);
-        assert!((before..=monotonic_ns()).contains(&frame.ns));
+        let (mut decoder, mut input) = (Decoder::default(), &bytes[..count]);
+        let mut next = || decoder.take(&mut input).unwrap().map(|frame| (frame.kind, frame.ns));
+        let (first, second) = (next().unwrap(), next().unwrap());
+        assert_eq!((first.0, second.0, next()), (Kind::Kernel, Kind::Exec, None));
+        assert!((before..=between).contains(&first.1) && second.1 >= between);
         Frames::new(None).send(Kind::Kernel, 0, b"").unwrap();
     }
 }

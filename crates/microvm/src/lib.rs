@@ -33,6 +33,7 @@ mod mptable;
 mod vcpu;
 mod virtio;
 mod vm;
+mod watch;
 
 pub use backend::{MicrovmBackend, MicrovmConfig};
 pub use check::{KvmVerdict, kvm_check};

@@ -28,6 +28,7 @@ use crate::{
     layout, memory, vcpu,
     virtio::{Device, block::Block, net::Net, transport::Transport},
     vm::{Vm, open_kvm},
+    watch::Watch,
 };
 
 /// Stack of the threads besides the first: they nest few calls.
@@ -103,28 +104,21 @@ pub fn run(args: &VmmArgs, fds: Descriptors) -> Result<Infallible, Error> {
         frames: fds.frames,
         virtio,
         init_runs: event().map_err(Error::system("create an event"))?,
+        watch: Watch::new(args.vcpus).map_err(Error::system("handle a signal"))?,
     });
-    spawn("devices", &bus, move |bus| {
-        Ending::Failed(format!("wait for events: {}", events.run(bus)))
-    })?;
-    for mut vcpu in vcpus {
-        spawn("vcpu", &bus, move |bus| vcpu::run(&mut vcpu, bus))?;
+    spawn("devices", &bus, move |bus| events.run(bus))?;
+    for (mut vcpu, id) in vcpus.zip(1..) {
+        spawn("vcpu", &bus, move |bus| vcpu::run(id, &mut vcpu, bus))?;
     }
     for range in memory::host_ranges(&memory) {
         let payload = [range.start.to_le_bytes(), (range.end - range.start).to_le_bytes()].concat();
-        send(&bus, Kind::GuestRam, &payload);
+        bus.frames.hold(Kind::GuestRam, 0, &payload);
     }
-    send(&bus, Kind::Created, &[]);
+    bus.frames.hold(Kind::Created, 0, &[]);
     // Nothing between this mark and the first entry.
-    send(&bus, Kind::Kernel, &[]);
-    let ending = vcpu::run(&mut first, &bus);
+    bus.frames.hold(Kind::Kernel, 0, &[]);
+    let ending = vcpu::run(0, &mut first, &bus);
     end(&bus, &ending)
-}
-
-fn send(bus: &Bus, kind: Kind, payload: &[u8]) {
-    if bus.frames.send(kind, 0, payload).is_err() {
-        end(bus, &Ending::Abandoned);
-    }
 }
 
 /// The interrupts in use.

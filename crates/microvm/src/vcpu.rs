@@ -4,8 +4,9 @@ use kvm_ioctls::{VcpuExit, VcpuFd};
 
 use crate::{bus::Bus, ending::Ending};
 
-/// Runs a CPU until the machine ends.
-pub fn run(vcpu: &mut VcpuFd, bus: &Bus) -> Ending {
+/// Runs the CPU with this number until the machine ends.
+pub fn run(id: usize, vcpu: &mut VcpuFd, bus: &Bus) -> Ending {
+    bus.watch.begin(id);
     loop {
         let ending = match vcpu.run() {
             Ok(VcpuExit::IoOut(port, data)) => bus.write_port(port, data),
@@ -34,7 +35,11 @@ pub fn run(vcpu: &mut VcpuFd, bus: &Bus) -> Ending {
             Ok(VcpuExit::InternalError) => Some(internal_error(vcpu)),
             Ok(VcpuExit::Hlt | VcpuExit::Intr | VcpuExit::IrqWindowOpen) => None,
             Ok(exit) => Some(Ending::Failed(format!("KVM_RUN: unexpected exit {exit:?}"))),
-            Err(error) if [libc::EINTR, libc::EAGAIN].contains(&error.errno()) => None,
+            Err(error) if error.errno() == libc::EINTR => {
+                bus.watch.look(id, vcpu);
+                None
+            }
+            Err(error) if error.errno() == libc::EAGAIN => None,
             Err(error) => Some(Ending::Failed(format!("KVM_RUN: {error}"))),
         };
         if let Some(ending) = ending {

@@ -72,7 +72,10 @@ pub fn enter(config: &GuestConfig) -> Result<(), Failure> {
     step("make a directory", sys::make_dir(c"/rw/upper", 0o755))?;
     step("make a directory", sys::make_dir(c"/rw/work", 0o755))?;
     let layers = c"lowerdir=/lower,upperdir=/rw/upper,workdir=/rw/work";
-    step("mount the root overlay", sys::mount(c"overlay", c"/newroot", c"overlay", 0, layers))?;
+    step(
+        "mount the root overlay",
+        sys::mount(c"overlay", c"/newroot", c"overlay", libc::MS_NODEV, layers),
+    )?;
 
     step("enter the root", sys::change_dir(c"/newroot"))?;
     for mount in &MOUNTS {

@@ -319,17 +319,22 @@ pub unsafe fn spawn<T>(
     if result < 0 { Err(Errno(-result as i32)) } else { Ok(result as i32) }
 }
 
-/// `rep outsb`: writes bytes to a port, all in one exit or few.
+/// Writes bytes to a port, four at a time where there are as many: each `out` is an exit to the
+/// monitor, whatever its width.
 ///
 /// # Safety
-/// The process may write to the port (ioperm(2)), and the device there takes any bytes.
+/// The process may write to the port and the three behind it (ioperm(2)), and the device there
+/// takes any bytes at any width.
 pub unsafe fn write_port(port: u16, bytes: &[u8]) {
-    // SAFETY: reads `bytes.len()` bytes from its start; rsi and rcx are given up as changed.
-    unsafe {
-        asm!(
-            "rep outsb",
-            in("dx") port, inlateout("rsi") bytes.as_ptr() => _, inlateout("rcx") bytes.len() => _,
-            options(nostack, preserves_flags, readonly),
-        );
+    let (words, rest) = bytes.as_chunks::<4>();
+    for word in words {
+        // SAFETY: the caller vouches for the port; no memory is touched.
+        unsafe {
+            asm!("out dx, eax", in("dx") port, in("eax") u32::from_le_bytes(*word), options(nostack, nomem))
+        };
+    }
+    for &byte in rest {
+        // SAFETY: as above.
+        unsafe { asm!("out dx, al", in("dx") port, in("al") byte, options(nostack, nomem)) };
     }
 }

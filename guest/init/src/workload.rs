@@ -85,10 +85,9 @@ pub fn start(config: &GuestConfig, monitor: &Monitor) -> Result<i32, Failure> {
         (Ok(_), Some(("execve", errno))) => {
             Err(Failure { step: format!("execve {program}"), errno })
         }
-        (Ok(_), Some(("chdir", errno))) => Err(Failure {
-            step: format!("change to working directory {}", config.working_dir),
-            errno,
-        }),
+        (Ok(_), Some(("chdir", errno))) => {
+            Err(Failure { step: format!("chdir {}", config.working_dir), errno })
+        }
         (Ok(_), Some((step, errno))) => Err(Failure { step: step.to_owned(), errno }),
     }
 }
@@ -126,6 +125,7 @@ fn prepare(plan: &Plan<'_>) -> Result<(), (&'static str, Errno)> {
     let null = sys::open(c"/dev/null", libc::O_RDWR).map_err(named("open /dev/null"))?;
     sys::dup_to(null, 0).map_err(named("set standard input"))?;
     sys::set_umask(0o022);
+    sys::change_dir(&plan.directory).map_err(named("chdir"))?;
     for capability in 0..=LAST_CAPABILITY {
         if KEPT >> capability & 1 == 0
             && sys::control_process(libc::PR_CAPBSET_DROP, capability, 0).is_err()
@@ -140,7 +140,7 @@ fn prepare(plan: &Plan<'_>) -> Result<(), (&'static str, Errno)> {
         // Changing to another user has dropped them all; root's go here.
         sys::set_capabilities(KEPT).map_err(named("set capabilities"))?;
     }
-    sys::control_process(libc::PR_SET_NO_NEW_PRIVS, 1, 0).map_err(named("set no_new_privs"))?;
-    // Last, with the workload's own rights: a directory it may not enter is none.
-    sys::change_dir(&plan.directory).map_err(named("chdir"))
+    sys::control_process(libc::PR_SET_NO_NEW_PRIVS, 1, 0)
+        .map(drop)
+        .map_err(named("set no_new_privs"))
 }

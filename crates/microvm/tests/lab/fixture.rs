@@ -17,7 +17,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 /// Where files come from: an environment variable, or a name beside the test program.
 const FILES: [(&str, &str); 4] = [
     ("COMPARE_TEST_VMM", "compare-vmm"),
-    ("COMPARE_TEST_KERNEL", "vmlinux-guest"),
+    ("COMPARE_TEST_KERNEL", "vmlinux"),
     ("COMPARE_TEST_INITRAMFS", "initramfs.cpio"),
     ("COMPARE_TEST_ROOT", "root.erofs"),
 ];
@@ -66,6 +66,7 @@ impl Fixture {
             return Err("not root".to_owned());
         }
         let verdict = compare_microvm::kvm_check(Path::new("/dev/kvm"));
+        println!("{:?}: {}", verdict.kind, verdict.evidence.join("; "));
         if !verdict.runs_linux() {
             return Err(format!("KVM here cannot run Linux: {}", verdict.evidence.join("; ")));
         }

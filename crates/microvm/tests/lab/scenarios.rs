@@ -7,7 +7,7 @@ use std::{
 };
 
 use compare_backend::Instance;
-use compare_spec::{Bytes, Exit, Image, Phase};
+use compare_spec::{Bytes, Exit, Image, Phase, Workload};
 
 use crate::fixture::{Fixture, pump_until};
 
@@ -41,6 +41,7 @@ pub const ALL: &[(&str, Scenario)] = &[
     ("a_missing_monitor_is_told", missing_monitor),
     ("a_missing_kvm_is_told", missing_kvm),
     ("a_kernel_panic_is_told_with_its_words", panic),
+    ("a_guest_that_halts_is_told", halted),
     ("twenty_starts_in_a_row", twenty),
 ];
 
@@ -86,7 +87,7 @@ fn missing_directory(fixture: &Fixture) {
     let mut workload = fixture.workload(&["hello"]);
     workload.working_dir = "/no/where".into();
     let exit = fixture.run(&workload).exit;
-    let step = "change to working directory /no/where".to_owned();
+    let step = "chdir /no/where".to_owned();
     assert_eq!(exit, Exit::SetupFailed { step, errno: libc::ENOENT });
 }
 
@@ -332,6 +333,21 @@ fn panic(fixture: &Fixture) {
     let reason = crashed(outcome.exit);
     assert!(reason.contains("triple fault"), "{reason}");
     assert!(outcome.output.contains("Kernel panic - not syncing"), "{}", outcome.output);
+}
+
+/// The actor as PID 1 halts the machine: `cli; hlt` on every CPU, which KVM does not tell.
+fn halted(fixture: &Fixture) {
+    let mut config = fixture.config.clone();
+    let actor = std::fs::read(std::env::current_exe().expect("its own path")).expect("read it");
+    config.initramfs = std::env::temp_dir().join("compare-halting.cpio");
+    std::fs::write(&config.initramfs, compare_image::init_archive(&actor)).expect("write");
+    for vcpus in [1, 2] {
+        config.append = "-- actor halt".to_owned();
+        let workload = Workload { vcpus, ..fixture.workload(&[]) };
+        let reason = crashed(fixture.run_from(&config, &fixture.image, &workload).exit);
+        assert_eq!(reason, "every CPU halted with interrupts off");
+    }
+    std::fs::remove_file(config.initramfs).expect("remove");
 }
 
 fn twenty(fixture: &Fixture) {
