@@ -46,8 +46,9 @@ struct Manifest {
 }
 
 /// Builds the guest kernel, or finds it in the cache. `recipe` is the directory with `build.sh`
-/// and `config`. A kernel is known by the files that its script names and by the compiler; the
-/// version of the source is written down, not asked for again.
+/// and `config`, `fragment` the name of a file there with further options. A kernel is known by
+/// these files, by others that its script names and by the compiler; the version of the source is
+/// written down, not asked for again.
 ///
 /// # Errors
 /// Programs are missing, the source cannot be had, the build failed (the end of its log is told,
@@ -55,12 +56,15 @@ struct Manifest {
 pub fn guest_kernel(
     cache: &Cache,
     recipe: &Path,
+    fragment: Option<&str>,
     progress: &dyn Progress,
 ) -> Result<KernelArtefact> {
     let begin = Instant::now();
     let compiler = compiler();
-    let key = key(recipe, &compiler)?;
-    let build = |staging: &Path| make(cache, recipe, &compiler, staging, progress);
+    let fragment = fragment.map(|name| recipe.join(name));
+    let key = key(recipe, fragment.as_deref(), &compiler)?;
+    let build =
+        |staging: &Path| make(cache, recipe, fragment.as_deref(), &compiler, staging, progress);
     let entry = cache.entry(
         Recipe { kind: Kind::Kernel, key: &key, what: STEP, refresh: false },
         progress,
@@ -87,7 +91,7 @@ fn compiler() -> String {
     String::from_utf8_lossy(&text).lines().next().unwrap_or_default().to_owned()
 }
 
-fn key(recipe: &Path, compiler: &str) -> Result<Digest> {
+fn key(recipe: &Path, fragment: Option<&Path>, compiler: &str) -> Result<Digest> {
     let script_path = recipe.join(SCRIPT);
     let script = fs::read_to_string(&script_path).at("read", &script_path)?;
     let mut parts = vec![compiler.to_owned(), script.clone()];
@@ -104,12 +108,16 @@ fn key(recipe: &Path, compiler: &str) -> Result<Digest> {
             parts.push(crate::tree::file_digest(&path)?.to_string());
         }
     }
+    if let Some(fragment) = fragment {
+        parts.push(crate::tree::file_digest(fragment)?.to_string());
+    }
     Ok(Digest::of(parts.join("\0").as_bytes()))
 }
 
 fn make(
     cache: &Cache,
     recipe: &Path,
+    fragment: Option<&Path>,
     compiler: &str,
     staging: &Path,
     progress: &dyn Progress,
@@ -126,6 +134,9 @@ fn make(
         (work.join("build"), staging.join(VMLINUX), staging.join("build.log"));
     let mut script = command("sh");
     script.arg(recipe.join(SCRIPT)).args([&source, &build, &vmlinux]);
+    if let Some(fragment) = fragment {
+        script.env("GUEST_KERNEL_FRAGMENT", fragment);
+    }
     let (begin, mut last, mut compiled) = (Instant::now(), None::<Instant>, 0_u32);
     let mut doing = "";
     let outcome = run_logged(&mut script, &log, |line| {
@@ -265,15 +276,17 @@ mod tests {
         write(SCRIPT, "cat \"$here/config\"; cc patch.h");
         write("config", "A=y");
         write("patch.h", "1");
-        let first = key(folder.path(), "gcc 12").unwrap();
+        let first = key(folder.path(), None, "gcc 12").unwrap();
         write("README.md", "words");
-        assert_eq!(key(folder.path(), "gcc 12").unwrap(), first);
-        assert_ne!(key(folder.path(), "gcc 13").unwrap(), first);
+        assert_eq!(key(folder.path(), None, "gcc 12").unwrap(), first);
+        assert_ne!(key(folder.path(), None, "gcc 13").unwrap(), first);
+        let fragment = folder.path().join("config");
+        assert_ne!(key(folder.path(), Some(&fragment), "gcc 12").unwrap(), first);
         write("patch.h", "2");
-        let second = key(folder.path(), "gcc 12").unwrap();
+        let second = key(folder.path(), None, "gcc 12").unwrap();
         assert_ne!(second, first);
         write("config", "A=n");
-        assert_ne!(key(folder.path(), "gcc 12").unwrap(), second);
+        assert_ne!(key(folder.path(), None, "gcc 12").unwrap(), second);
     }
 
     #[test]

@@ -69,9 +69,9 @@ fn the_guest_kernel_is_built_and_found_again() {
     let folder = tempfile::tempdir().unwrap();
     let cache = Cache::open(&folder.path().join("cache"), &Silent).unwrap();
     let recipe = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../guest/kernel");
-    let kernel = guest_kernel(&cache, &recipe, &Loud).unwrap();
+    let kernel = guest_kernel(&cache, &recipe, None, &Loud).unwrap();
     println!("{kernel:?}: {} bytes", fs::metadata(&kernel.vmlinux).unwrap().len());
-    assert_eq!(guest_kernel(&cache, &recipe, &Loud).unwrap(), kernel);
+    assert_eq!(guest_kernel(&cache, &recipe, None, &Loud).unwrap(), kernel);
     assert_eq!(check_kernel(&kernel.vmlinux).unwrap().release, kernel.release);
     let mut names: Vec<_> = fs::read_dir(kernel.vmlinux.parent().unwrap())
         .unwrap()

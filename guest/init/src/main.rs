@@ -59,6 +59,8 @@ fn run(monitor: &Monitor) -> Result<(), Failure> {
     // Only then is it worth the reading: the kernel kills by this signal alone.
     let oom = status & 0x7f == libc::SIGKILL && report::saw_oom();
     monitor.send(Kind::Exited, status as u32, if oom { b"oom" } else { b"" });
+    // Which kernel this was, should nobody have asked before the workload ended.
+    monitor.send(Kind::Report, 0, &report::take().encode());
     Ok(())
 }
 

@@ -1,6 +1,6 @@
 //! `compare run`: decides the plan and the host, has everything made, runs, and publishes.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use compare_lab::{Event, Lab, Request};
@@ -169,6 +169,10 @@ async fn perform(plan: Plan, prepared: &Prepared) -> Result<Record> {
     }
 }
 
+/// How long the emulated host may say nothing: a guest that spins is emulated slowly, and its
+/// trial's timeout counts its own time.
+const SILENCE: Duration = Duration::from_secs(15 * 60);
+
 /// Where events come from.
 enum Source {
     Local {
@@ -210,13 +214,18 @@ impl Source {
             Self::Local { events, .. } => {
                 Ok(Some(events.recv().await.context("the run ended without a word")?))
             }
-            Self::Lab(lab) => match lab.next().await? {
-                Event::Run { run } => Ok(Some(run)),
-                Event::Failed { message } => Ok(Some(RunEvent::Failed { message })),
-                other => {
-                    Err(anyhow::anyhow!("the emulated host said {other:?} in the middle of a run"))
+            Self::Lab(lab) => {
+                let event = tokio::time::timeout(SILENCE, lab.next()).await.map_err(|_| {
+                    anyhow::anyhow!("the emulated host has been silent for {SILENCE:?}: given up")
+                })?;
+                match event? {
+                    Event::Run { run } => Ok(Some(run)),
+                    Event::Failed { message } => Ok(Some(RunEvent::Failed { message })),
+                    other => Err(anyhow::anyhow!(
+                        "the emulated host said {other:?} in the middle of a run"
+                    )),
                 }
-            },
+            }
         }
     }
 

@@ -15,17 +15,20 @@ use compare_spec::{Digest, Exit, Image, Workload};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 /// Where files come from: an environment variable, or a name beside the test program.
-const FILES: [(&str, &str); 4] = [
+const FILES: [(&str, &str); 5] = [
     ("COMPARE_TEST_VMM", "compare-vmm"),
     ("COMPARE_TEST_KERNEL", "vmlinux"),
     ("COMPARE_TEST_INITRAMFS", "initramfs.cpio"),
     ("COMPARE_TEST_ROOT", "root.erofs"),
+    ("COMPARE_TEST_KERNEL_SMP", "vmlinux-smp"),
 ];
 
 /// Everything a test needs.
 pub struct Fixture {
     /// The files guests are made from.
     pub config: MicrovmConfig,
+    /// Guest kernel for more than one CPU.
+    pub smp: PathBuf,
     /// Image that holds this program as `/actor`.
     pub image: Image,
     /// Where leaves are made.
@@ -62,6 +65,7 @@ impl Fixture {
             append: std::env::var("COMPARE_TEST_APPEND").unwrap_or_default(),
         };
         let erofs = take(3)?;
+        let smp = take(4)?;
         if !nix::unistd::geteuid().is_root() {
             return Err("not root".to_owned());
         }
@@ -84,7 +88,7 @@ impl Fixture {
             gid: 0,
             groups: vec![],
         };
-        Ok(Self { config, image, parent, next: std::cell::Cell::new(0) })
+        Ok(Self { config, smp, image, parent, next: std::cell::Cell::new(0) })
     }
 
     /// A workload that has the actor play this part.

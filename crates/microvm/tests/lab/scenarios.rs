@@ -7,6 +7,7 @@ use std::{
 };
 
 use compare_backend::Instance;
+use compare_microvm::MicrovmConfig;
 use compare_spec::{Bytes, Exit, Image, Phase, Workload};
 
 use crate::fixture::{Fixture, pump_until};
@@ -139,10 +140,11 @@ fn orphans(fixture: &Fixture) {
 }
 
 fn cpus(fixture: &Fixture) {
-    for vcpus in [2, 5] {
+    let config = MicrovmConfig { kernel: fixture.smp.clone(), ..fixture.config.clone() };
+    for vcpus in [1, 2, 5] {
         let mut workload = fixture.workload(&["cpus"]);
         workload.vcpus = vcpus;
-        let outcome = fixture.run(&workload);
+        let outcome = fixture.run_from(&config, &fixture.image, &workload);
         assert_eq!(outcome.output, format!("cpus {vcpus}\n"));
     }
 }
@@ -341,7 +343,8 @@ fn halted(fixture: &Fixture) {
     let actor = std::fs::read(std::env::current_exe().expect("its own path")).expect("read it");
     config.initramfs = std::env::temp_dir().join("compare-halting.cpio");
     std::fs::write(&config.initramfs, compare_image::init_archive(&actor)).expect("write");
-    for vcpus in [1, 2] {
+    for (vcpus, kernel) in [(1, &fixture.config.kernel), (2, &fixture.smp)] {
+        config.kernel.clone_from(kernel);
         config.append = "-- actor halt".to_owned();
         let workload = Workload { vcpus, ..fixture.workload(&[]) };
         let reason = crashed(fixture.run_from(&config, &fixture.image, &workload).exit);
