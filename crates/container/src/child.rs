@@ -129,7 +129,7 @@ fn become_workload<'a>(p: &'a Prepared, told: &mut Told) -> Result<Infallible, F
     sys::clear_ambient().at("clear the ambient capabilities")?;
     sys::setgroups(&p.groups).at("setgroups")?;
     sys::setgid(p.gid).at("setgid")?;
-    sys::keep_capabilities(capabilities::DEFAULT_CAPABILITIES).at("capset")?;
+    sys::keep_capabilities(compare_wire::DEFAULT_CAPABILITIES).at("capset")?;
     sys::setuid(p.uid).at("setuid")?;
     sys::prctl(libc::PR_SET_NO_NEW_PRIVS, 1).at("set no_new_privs")?;
     // Changing the user has cleared it (prctl(2)).

@@ -14,6 +14,5 @@ mod prepared;
 mod sys;
 
 pub use backend::ContainerBackend;
-pub use capabilities::DEFAULT_CAPABILITIES;
 pub use compare_cgroup::Finding;
 pub use namespace::enter_private_mounts;

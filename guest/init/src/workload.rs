@@ -4,7 +4,7 @@
 
 use std::ffi::CString;
 
-use compare_wire::{GuestConfig, Kind};
+use compare_wire::{DEFAULT_CAPABILITIES, GuestConfig, Kind};
 
 use crate::{
     failure::Failure,
@@ -13,24 +13,6 @@ use crate::{
     sys::{self, Errno},
 };
 
-/// Capabilities the workload keeps: the OCI default set (capability.h for the numbers): CHOWN,
-/// DAC_OVERRIDE, FOWNER, FSETID, KILL, SETGID, SETUID, SETPCAP, NET_BIND_SERVICE, NET_RAW,
-/// SYS_CHROOT, MKNOD, AUDIT_WRITE, SETFCAP. The same as in the container, so that a program finds
-/// neither side more permissive; what it could do with more would only be to its own kernel.
-const KEPT: u64 = 1 << 0
-    | 1 << 1
-    | 1 << 3
-    | 1 << 4
-    | 1 << 5
-    | 1 << 6
-    | 1 << 7
-    | 1 << 8
-    | 1 << 10
-    | 1 << 13
-    | 1 << 18
-    | 1 << 27
-    | 1 << 29
-    | 1 << 31;
 /// Highest capability a 64-bit set can hold; the kernel refuses those it does not know.
 const LAST_CAPABILITY: usize = 63;
 
@@ -127,7 +109,7 @@ fn prepare(plan: &Plan<'_>) -> Result<(), (&'static str, Errno)> {
     sys::set_umask(0o022);
     sys::change_dir(&plan.directory).map_err(named("chdir"))?;
     for capability in 0..=LAST_CAPABILITY {
-        if KEPT >> capability & 1 == 0
+        if DEFAULT_CAPABILITIES >> capability & 1 == 0
             && sys::control_process(libc::PR_CAPBSET_DROP, capability, 0).is_err()
         {
             break; // the first one this kernel does not know
@@ -138,7 +120,7 @@ fn prepare(plan: &Plan<'_>) -> Result<(), (&'static str, Errno)> {
     sys::set_user(plan.config.uid).map_err(named("set the user"))?;
     if plan.config.uid == 0 {
         // Changing to another user has dropped them all; root's go here.
-        sys::set_capabilities(KEPT).map_err(named("set capabilities"))?;
+        sys::set_capabilities(DEFAULT_CAPABILITIES).map_err(named("set capabilities"))?;
     }
     sys::control_process(libc::PR_SET_NO_NEW_PRIVS, 1, 0)
         .map(drop)

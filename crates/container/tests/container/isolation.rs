@@ -1,6 +1,6 @@
 //! What a workload sees and may do.
 
-use compare_container::DEFAULT_CAPABILITIES;
+use compare_wire::DEFAULT_CAPABILITIES;
 
 use crate::{Case, world::World};
 
