@@ -84,7 +84,7 @@ fn host(view: &View) -> String {
             Clock::Instructions => {
                 "clock: instructions (1 virtual ns = 1 instruction); times are virtual"
             }
-            Clock::Real => "clock: the emulator's wall time; times are virtual",
+            Clock::Real => "clock: wall time of an emulated machine",
         };
         return format!(
             "lab — emulated AMD SVM machine (QEMU TCG), {clock}, compare them with each other, not \
