@@ -28,7 +28,7 @@ need_packages() {
 	for entry in "${packages[@]}"; do
 		has "${entry#*:}" || missing+=("${entry%%:*}")
 	done
-	[ ${#missing[@]} -eq 0 ] && ! lists_are_missing && return
+	[ ${#missing[@]} -eq 0 ] && { ! lists_are_missing || [ "$(id -u)" -ne 0 ]; } && return
 	if ! command -v apt-get >/dev/null; then
 		die "this is not Debian or Ubuntu; install what these packages of theirs hold, then run this again: ${missing[*]}"
 	fi
@@ -55,7 +55,8 @@ lists_are_missing() {
 }
 
 need_rust() {
-	[ -n "${HOME:-}" ] && PATH=$PATH:$HOME/.cargo/bin
+	# A distribution's own cargo is too old and ignores rust-toolchain.toml: rustup's goes first.
+	[ -n "${HOME:-}" ] && PATH=$HOME/.cargo/bin:$PATH
 	if ! command -v cargo >/dev/null && command -v apt-get >/dev/null && [ -n "$(apt-cache policy rustup 2>/dev/null)" ]; then
 		say "rustup (apt)"
 		local as_root=()
@@ -68,15 +69,15 @@ need_rust() {
 
 # Builds the programs if a source is newer than they are.
 need_programs() {
-	local newest=$bin/compare
-	if [ -x "$newest" ] && [ -z "$(find "$root/Cargo.toml" "$root/Cargo.lock" "$root/.cargo" "$root/crates" "$root/guest" \
-		-newer "$newest" -print -quit)" ]; then
+	# Touched after a build that succeeded. A commit counts as a change: records name the revision.
+	local stamp=$bin/.built sources=(Cargo.toml Cargo.lock rust-toolchain.toml .cargo crates guest)
+	[ -e "$root/.git/logs/HEAD" ] && sources+=(.git/logs/HEAD)
+	if [ -e "$stamp" ] && [ -z "$(cd "$root" && find "${sources[@]}" -newer "$stamp" -print -quit)" ]; then
 		return
 	fi
 	local begin=$SECONDS
 	say "programs: cargo build --release"
 	(cd "$root" && cargo build --release --locked --bins) >&2 || die "the build failed: see above"
-	# Nothing to link leaves the file as old as it was; the next look must not build again.
-	touch "$bin/compare"
+	touch "$stamp"
 	say "programs: done in $((SECONDS - begin)) s"
 }

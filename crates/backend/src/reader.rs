@@ -8,6 +8,9 @@ use std::{
 use compare_wire::{Decoder, Frame};
 use nix::{errno::Errno, unistd::read};
 
+/// The most reads of 4 KiB in one go.
+const READS: usize = 64;
+
 /// Reads frames without blocking.
 #[derive(Debug)]
 pub struct FrameReader {
@@ -26,14 +29,16 @@ impl FrameReader {
         self.pipe.as_ref().map(AsFd::as_fd)
     }
 
-    /// All frames that are there.
+    /// The frames that are there, at most about 256 KiB of them at a time.
     ///
     /// # Errors
     /// The pipe cannot be read, or holds no frames (`InvalidData`).
     pub fn pump(&mut self) -> io::Result<Vec<Frame>> {
         let mut frames = Vec::new();
         let mut buffer = [0; 4096];
-        while let Some(pipe) = &self.pipe {
+        // Bounded, so that a flood holds nobody up; whatever is left makes the pipe readable again.
+        for _ in 0..READS {
+            let Some(pipe) = &self.pipe else { break };
             match read(pipe, &mut buffer) {
                 Ok(0) => self.pipe = None,
                 Ok(count) => {

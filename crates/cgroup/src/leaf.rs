@@ -180,10 +180,11 @@ impl Leaf {
     /// # Errors
     /// Processes are left that could not be killed.
     pub fn kill(&self) -> io::Result<()> {
+        // On v1 in every hierarchy first: the one with the pids controller need not come first.
         for group in &self.groups {
-            kill_all(&group.dir)?;
+            let _ = fs::write(group.dir.join("pids.max"), "0");
         }
-        Ok(())
+        self.groups.iter().try_for_each(|group| kill_all(&group.dir))
     }
 
     /// Removes it. Processes whose end was seen may take a moment to leave it; that is waited for.

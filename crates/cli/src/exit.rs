@@ -55,7 +55,9 @@ pub fn code_of(error: &anyhow::Error) -> Code {
                             | Error::Source { .. }
                     )
                 });
-                about_workload || cause.is::<compare_report::ReportError>()
+                about_workload
+                    || cause.is::<compare_spec::WorkloadError>()
+                    || cause.is::<compare_report::ReportError>()
             });
             if is_input { Code::Usage } else { Code::Failure }
         },

@@ -116,10 +116,18 @@ fn setup_findings() -> Vec<(Purpose, Finding)> {
 /// # Errors
 /// This host was asked for and cannot, or nothing can.
 pub fn choose(choice: HostChoice, backends: &[String]) -> Result<(HostKind, String)> {
+    let abilities = Abilities::probe();
+    let no_lab = || -> String {
+        let remedies = abilities.missing_for_lab();
+        remedies.iter().filter_map(|finding| finding.remedy.clone()).collect::<Vec<_>>().join("; ")
+    };
     if choice == HostChoice::Lab {
+        if !abilities.has_lab() {
+            let message = format!("the emulated host cannot be started: {}", no_lab());
+            return Err(coded(Code::Nowhere, message));
+        }
         return Ok((HostKind::Lab, "as asked".to_owned()));
     }
-    let abilities = Abilities::probe();
     let obstacles = abilities.obstacles(backends);
     if obstacles.is_empty() {
         let reason = if choice == HostChoice::Local { "as asked" } else { "it can run both" };
@@ -130,26 +138,20 @@ pub fn choose(choice: HostChoice, backends: &[String]) -> Result<(HostKind, Stri
         };
         return Ok((HostKind::Local, reason.to_owned()));
     }
+    let what = backends.join(" and ");
     let why = obstacles.join("; ");
-    if choice == HostChoice::Local {
-        let message = format!(
-            "this host cannot run {}: {why}\n  see `compare doctor`, or use --host lab",
-            backends.join(" and ")
-        );
-        return Err(coded(Code::LabOnly, message));
-    }
     if !abilities.has_lab() {
-        let missing: Vec<String> = abilities
-            .missing_for_lab()
-            .iter()
-            .filter_map(|finding| finding.remedy.clone())
-            .collect();
         let message = format!(
-            "this host cannot run {}: {why}\n  the emulated host cannot be started either: {}",
-            backends.join(" and "),
-            missing.join("; ")
+            "this host cannot run {what}: {why}\n  the emulated host cannot be started either: {}",
+            no_lab()
         );
         return Err(coded(Code::Nowhere, message));
+    }
+    if choice == HostChoice::Local {
+        let message = format!(
+            "this host cannot run {what}: {why}\n  see `compare doctor`, or use --host lab"
+        );
+        return Err(coded(Code::LabOnly, message));
     }
     Ok((HostKind::Lab, format!("this host cannot: {why}")))
 }

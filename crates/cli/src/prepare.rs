@@ -95,6 +95,8 @@ fn image(cache: &Cache, workload: &Workload, progress: &dyn Progress) -> Result<
     let programs = own.parent().context("this program lies nowhere")?;
     let prepared =
         compare_image::prepare(cache, workload, &Options { programs, refresh: false }, progress)?;
+    // Both shapes are what the digest says, or there is no comparison.
+    compare_image::verify(&prepared.image)?;
     Ok(prepared.image)
 }
 

@@ -14,9 +14,7 @@ pub struct Collector {
     artefacts: Artefacts,
     trials: Vec<Trial>,
     unavailable: BTreeSet<Unavailable>,
-    failed_warmups: u32,
     interrupted: bool,
-    ended: bool,
 }
 
 impl Collector {
@@ -30,32 +28,39 @@ impl Collector {
             }
             RunEvent::Done { trial, warmup, unavailable } => {
                 if warmup {
-                    self.failed_warmups += u32::from(trial.outcome != compare_spec::Outcome::Ok);
+                    if trial.outcome != compare_spec::Outcome::Ok {
+                        let detail = trial.detail.unwrap_or_default();
+                        self.miss("warm-up", Some(trial.backend), detail);
+                    }
                 } else {
                     self.unavailable.extend(unavailable);
                     self.trials.push(*trial);
                 }
             }
             RunEvent::GivenUp { backend, left } => {
-                self.unavailable.insert(Unavailable {
-                    figure: "trials".to_owned(),
-                    backend: Some(backend),
-                    reason: format!(
-                        "several trials in a row failed; the remaining {left} were not run"
-                    ),
-                });
+                let reason =
+                    format!("several trials in a row failed; the remaining {left} were not run");
+                self.miss("trials", Some(backend), reason);
             }
             RunEvent::End { interrupted } => {
                 self.interrupted |= interrupted;
-                self.ended = true;
             }
             RunEvent::Reclaimed { .. } | RunEvent::Trial { .. } | RunEvent::Failed { .. } => {}
         }
     }
 
-    /// The run ended without saying so.
-    pub fn cut_short(&mut self) {
-        self.interrupted |= !self.ended;
+    /// The run was cut short by a signal.
+    pub fn interrupt(&mut self) {
+        self.interrupted = true;
+    }
+
+    /// The run broke: what was measured until then stays.
+    pub fn broke(&mut self, reason: String) {
+        self.miss("run", None, reason);
+    }
+
+    fn miss(&mut self, figure: &str, backend: Option<String>, reason: String) {
+        self.unavailable.insert(Unavailable { figure: figure.to_owned(), backend, reason });
     }
 
     /// The record; none if the run never began.

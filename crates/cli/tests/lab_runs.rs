@@ -101,7 +101,9 @@ fn hello_exits_and_its_plan_runs_again() {
     let Some(first) = own(&format!("ready = {{ exit = 0 }}\n{HELLO}"), &[]) else { return };
     first.expect(0);
     assert_eq!(outcomes(&first).len(), 2);
-    let saved = first.record_path();
+    let directory = scratch();
+    let saved = directory.path().join("saved.json");
+    std::fs::write(&saved, first.record().to_string()).unwrap();
     let again =
         run(&["run", "--plan", saved.to_str().unwrap(), "--export-json", saved.to_str().unwrap()]);
     again.expect(0);

@@ -7,6 +7,7 @@ mod support;
 use std::{
     fs,
     net::TcpListener,
+    os::unix::fs::PermissionsExt,
     path::Path,
     process::Command,
     time::{Duration, Instant},
@@ -222,8 +223,31 @@ fn without_kvm_the_verdict_is_clear() {
     let Some(run) = after(hidden, Some("run -w hello --host local")) else { return };
     run.expect(3);
     assert!(run.stderr.contains("/dev/kvm"), "{}", run.stderr);
-    let refused = after("chmod 600 /dev/kvm 2>/dev/null; true", Some("doctor")).unwrap();
-    assert!([Some(0), Some(3)].contains(&refused.code));
+    let closed = "mount -t tmpfs -o mode=755 none /dev && mknod -m 666 /dev/null c 1 3 && \
+                  mknod -m 600 /dev/kvm c 10 232";
+    let nobody = format!(
+        "{closed} && exec setpriv --reuid=65534 --regid=65534 --clear-groups {} doctor",
+        program().display()
+    );
+    let directory = scratch();
+    // The program must be where nobody can read it.
+    let refused =
+        after(&nobody.replace(&program().display().to_string(), &readable_copy(&directory)), None)
+            .unwrap();
+    assert_eq!(refused.code, Some(3), "{refused:?}");
+    assert!(
+        refused.stdout.contains("permission denied") && refused.stdout.contains("group kvm"),
+        "{}",
+        refused.stdout
+    );
+}
+
+/// The program where every user can execute it.
+fn readable_copy(directory: &tempfile::TempDir) -> String {
+    let copy = directory.path().join("compare");
+    fs::copy(program(), &copy).unwrap();
+    fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    copy.display().to_string()
 }
 
 #[test]
@@ -233,10 +257,7 @@ fn an_ordinary_user_gets_a_verdict() {
         return;
     }
     let directory = scratch();
-    let copy = directory.path().join("compare");
-    fs::copy(program(), &copy).unwrap();
-    use std::os::unix::fs::PermissionsExt;
-    fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    let copy = readable_copy(&directory);
     let nobody = |arguments: &[&str]| {
         let mut command = Command::new("setpriv");
         command

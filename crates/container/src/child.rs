@@ -111,7 +111,10 @@ fn become_workload<'a>(p: &'a Prepared, told: &mut Told) -> Result<Infallible, F
     configure_network(p)?;
 
     // A key the host's session holds must not be readable inside. Kernels without keys have none.
-    let _ = sys::new_session_keyring();
+    match sys::new_session_keyring() {
+        Ok(_) | Err(Errno::ENOSYS) => {}
+        Err(error) => return Err(Failure::new("join a new session keyring", error)),
+    }
     setsid().at("setsid")?;
     reset_signals(p.ignored)?;
     open_stdio(p)?;

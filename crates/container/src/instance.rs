@@ -266,8 +266,8 @@ impl Drop for Container {
             return;
         }
         if self.exit.is_none() {
-            let _ = self.child.signal(libc::SIGKILL);
-            let _ = self.child.wait();
+            // With a deadline: what even SIGKILL does not end must not hold this program.
+            let _ = self.end(Duration::ZERO);
         }
         let _ = self.release();
     }

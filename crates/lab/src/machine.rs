@@ -124,6 +124,8 @@ impl Lab {
         command.stdin(Stdio::piped()).stdout(Stdio::piped());
         command.stderr(console.try_clone().map_err(prepare("console"))?);
         command.kill_on_drop(true);
+        // Ctrl-C at a terminal goes to the whole group: it is this program that decides what it means.
+        command.process_group(0);
         // SAFETY: the closure runs between fork and exec; prctl and getppid are async-signal-safe
         // and the closure allocates nothing.
         unsafe { command.pre_exec(die_with_parent) };

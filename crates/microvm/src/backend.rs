@@ -225,9 +225,15 @@ impl Program {
     /// becomes the monitor, with an empty environment. Says so in a frame where that fails.
     fn execute(&self, standard: [RawFd; 3], inherited: &[RawFd], frames: &OwnedFd) -> i32 {
         let environment = [std::ptr::null::<libc::c_char>()];
-        // SAFETY: dup2 and fcntl take descriptor numbers, all open in this process; execve takes a
-        // C string and two arrays of C strings ended by null, which `self` and this frame own.
+        // SAFETY: setsid takes nothing, sigprocmask a mask that lives on this stack; dup2 and fcntl
+        // take descriptor numbers, all open in this process; execve takes a C string and two arrays
+        // of C strings ended by null, which `self` and this frame own.
         unsafe {
+            // Ctrl-C at a terminal is for the tool to understand, not for the monitor to die of.
+            libc::setsid();
+            let mut none: libc::sigset_t = std::mem::zeroed();
+            libc::sigemptyset(&raw mut none);
+            libc::sigprocmask(libc::SIG_SETMASK, &raw const none, std::ptr::null_mut());
             for (target, fd) in standard.into_iter().enumerate() {
                 libc::dup2(fd, target as RawFd);
             }

@@ -119,6 +119,9 @@ impl EventLoop {
             Source::Packets { device, .. } => lock(&bus.virtio[*device]).serve(net::RECEIVE),
             Source::InitRuns => {
                 let _ = bus.init_runs.read();
+                if self.sources.iter().any(|source| matches!(source, Source::Control)) {
+                    return; // a guest may send that mark again
+                }
                 // A control descriptor that cannot be watched (a file, /dev/null) has nothing to say.
                 let fd = self.control.as_raw_fd();
                 let _ = self.watch(fd, EventSet::IN, Source::Control);

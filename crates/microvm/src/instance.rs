@@ -62,6 +62,9 @@ pub struct MicrovmInstance {
     guest_ram: Vec<Range<u64>>,
     report: Option<GuestReport>,
     release: Option<String>,
+    /// Nothing will be written any more: PID 1 printed all there was and had its power cut, or the
+    /// monitor is gone.
+    silent: bool,
     killed: bool,
     released: bool,
 }
@@ -83,6 +86,7 @@ impl MicrovmInstance {
             guest_ram: Vec::new(),
             report: None,
             release: None,
+            silent: false,
             killed: false,
             released: false,
         }
@@ -107,6 +111,7 @@ impl MicrovmInstance {
             }
             Kind::Failed | Kind::Exited | Kind::PowerOff | Kind::Crashed | Kind::MonitorFailed => {
                 self.exit.get_or_insert_with(|| (exit_of(frame), frame.ns));
+                self.silent |= !matches!(frame.kind, Kind::Failed | Kind::Exited);
             }
         }
     }
@@ -197,6 +202,7 @@ impl Instance for MicrovmInstance {
         if let (Some(ended), None) = (self.ended, &self.exit) {
             self.exit = Some((self.silent_end(ended), monotonic_ns()));
         }
+        self.silent |= self.ended.is_some();
         self.output.pump()
     }
 
@@ -208,8 +214,10 @@ impl Instance for MicrovmInstance {
         &mut self.timeline
     }
 
+    /// Told once the last output is there too, as of a container: a line that was looked for must
+    /// not come after the end.
     fn exit(&self) -> Option<(&Exit, u64)> {
-        self.exit.as_ref().map(|(exit, ns)| (exit, *ns))
+        self.exit.as_ref().filter(|_| self.silent).map(|(exit, ns)| (exit, *ns))
     }
 
     fn address(&self) -> Option<Ipv4Addr> {

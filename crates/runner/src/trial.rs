@@ -91,6 +91,10 @@ impl Finished {
         };
         let ended = instance.exit().map(|(exit, _)| exit.clone());
         let mut reading = if ended.is_some() { read_peak(instance) } else { read_memory(instance) };
+        if rested.is_none() && ended.is_none() {
+            let reason = "its CPU time is not accounted, so nobody knows when it rests";
+            reading.unavailable.push(("settled".to_owned(), reason.to_owned()));
+        }
         if rested == Some(false) && ended.is_none() && !cancel.is_cancelled() {
             let reason =
                 "the workload did not come to rest within 2 s; memory was read while it worked";
@@ -181,6 +185,15 @@ impl Fail for Trial {
             self.fail(Outcome::Leaked, format!("could not be released: {error}"));
         }
         self.events_ns = instance.timeline().events();
+        if let (Some(stop), Some(stopped)) = (self.events_ns.stop, self.events_ns.stopped)
+            && !grace.is_zero()
+            && stopped - stop >= grace.as_nanos() as u64
+        {
+            // It was killed after the whole grace: how long that took says nothing of the backend.
+            self.events_ns.stop = None;
+            self.detail
+                .get_or_insert_with(|| "it ignored its stop signal and was killed".to_owned());
+        }
         self.exit = instance.exit().map(|(exit, _)| exit.clone());
         self.kernel_release = instance.kernel_release().map(str::to_owned);
         if self.outcome != Outcome::Ok {

@@ -37,7 +37,8 @@ fn events(plan: &Plan, backends: Vec<FakeBackend>, cancel: &Cancel) -> Option<Ve
     {
         Ok((_, parent)) => parent,
         Err(error) => {
-            assert_ne!(std::env::var("COMPARE_REQUIRE").as_deref(), Ok("container"), "{error}");
+            let required = std::env::var("COMPARE_REQUIRE").unwrap_or_default();
+            assert!(!required.split(',').any(|what| what == "container"), "{error}");
             println!("SKIP: no cgroup can be made here: {error}");
             return None;
         }

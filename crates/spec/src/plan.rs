@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{Clock, Digest, HostKind, Workload};
+use crate::{Clock, Digest, HostKind, Workload, WorkloadError};
 
 /// A run, fully decided.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -36,7 +36,31 @@ pub struct Slot {
     pub warmup: bool,
 }
 
+/// The most trials and warm-ups of one backend.
+const MAX_TRIALS: u32 = 100_000;
+
 impl Plan {
+    /// Checks a plan that came from a file; `file` is what errors call it.
+    ///
+    /// # Errors
+    /// A field is out of range, or the workload is wrong.
+    pub fn validate(&self, file: &str) -> Result<(), WorkloadError> {
+        let wrong = |field: &'static str, problem: &str| {
+            let problem = problem.to_owned();
+            Err(WorkloadError::Field { file: file.to_owned(), field, problem })
+        };
+        if self.trials == 0 || self.trials > MAX_TRIALS || self.warmup > MAX_TRIALS {
+            return wrong("trials", "use 1 to 100000, and as many warm-ups at most");
+        }
+        let mut names: Vec<&String> = self.backends.iter().collect();
+        names.sort();
+        names.dedup();
+        if names.is_empty() || names.len() != self.backends.len() {
+            return wrong("backends", "name at least one, and each once");
+        }
+        self.workload.validate(file)
+    }
+
     /// Digest of the plan's canonical JSON: equal digests, equal runs.
     pub fn digest(&self) -> Digest {
         Digest::of(&serde_json::to_vec(self).expect("a plan has string keys only"))
@@ -101,6 +125,20 @@ mod tests {
             host: HostKind::Lab,
             clock: Clock::Instructions,
         }
+    }
+
+    #[test]
+    fn a_plan_from_a_file_is_checked() {
+        plan(1).validate("p").unwrap();
+        let wrong = |change: fn(&mut Plan)| {
+            let mut plan = plan(1);
+            change(&mut plan);
+            plan.validate("p.json").unwrap_err().to_string()
+        };
+        assert!(wrong(|plan| plan.trials = 4_000_000_000).contains("`trials`"));
+        assert!(wrong(|plan| plan.backends.clear()).contains("`backends`"));
+        assert!(wrong(|plan| plan.backends[1] = "container".into()).contains("`backends`"));
+        assert!(wrong(|plan| plan.workload.vcpus = 0).contains("`vcpus`"));
     }
 
     #[test]

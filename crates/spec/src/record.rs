@@ -122,7 +122,8 @@ pub struct Trial {
     /// What was seen inside a guest with a kernel of its own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub guest: Option<GuestFacts>,
-    /// Digest of the image this backend really mounted.
+    /// Digest of the image this backend was started from. Tree and EROFS file were both verified
+    /// against it before the run.
     pub image_digest: Digest,
     /// What the probe saw that made it ready: the first line of the response, or the matched line.
     #[serde(default, skip_serializing_if = "Option::is_none")]

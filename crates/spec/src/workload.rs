@@ -238,6 +238,8 @@ const fn default_mode() -> u32 {
 
 /// The least RAM a microVM is given: below it no Linux kernel reaches its first process.
 const MIN_MEMORY: Bytes = Bytes::mib(4);
+/// The longest timeout: a day.
+const MAX_TIMEOUT: Duration = Duration::from_secs(24 * 60 * 60);
 /// The most virtual CPUs.
 const MAX_VCPUS: u32 = 32;
 
@@ -271,7 +273,11 @@ impl Workload {
         Ok(workload)
     }
 
-    fn validate(&self, file: &str) -> Result<(), WorkloadError> {
+    /// Checks every field; `file` is what errors call the place they came from.
+    ///
+    /// # Errors
+    /// A field has a value that cannot work.
+    pub fn validate(&self, file: &str) -> Result<(), WorkloadError> {
         let wrong = |field: &'static str, problem: String| {
             Err(WorkloadError::Field { file: file.to_owned(), field, problem })
         };
@@ -362,6 +368,9 @@ impl Workload {
         }
         if self.timeout.start.0.is_zero() {
             return wrong("timeout.start", "0 lets nothing start".to_owned());
+        }
+        if self.timeout.start.0.max(self.timeout.stop.0) > MAX_TIMEOUT {
+            return wrong("timeout", format!("use at most {}", Span(MAX_TIMEOUT)));
         }
         Ok(())
     }

@@ -76,8 +76,8 @@ pub fn check(exports: &Exports) -> Result<()> {
 /// Replaces a file in one step, so that no half-written record is ever found.
 fn write(path: &Path, text: &str) -> Result<()> {
     let context = || format!("{}: cannot be written", path.display());
-    // Devices and pipes cannot be replaced.
-    if path.exists() && !path.is_file() {
+    // Devices and pipes cannot be replaced, links should stay what they are.
+    if fs::symlink_metadata(path).is_ok_and(|facts| !facts.is_file()) {
         return fs::write(path, text).with_context(context);
     }
     let mut name = path.file_name().unwrap_or_default().to_owned();

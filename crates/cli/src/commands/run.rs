@@ -12,7 +12,7 @@ use tokio::{
 };
 
 use crate::{
-    args::{HostChoice, Run},
+    args::{BackendName, HostChoice, Run},
     commands::report::{check, publish},
     conduct::conduct,
     exit::{Code, chain_text, coded},
@@ -36,15 +36,20 @@ pub fn run(arguments: Run) -> Result<Code> {
         .context("cannot start tokio")?;
     let record = runtime.block_on(perform(plan, &prepared))?;
     publish(&record, &arguments.exports)?;
-    Ok(if record.interrupted {
+    Ok(code_of(&record))
+}
+
+/// Success is every planned trial of every backend, each of them `ok`.
+fn code_of(record: &Record) -> Code {
+    let plan = &record.plan.spec;
+    let ok = record.trials.iter().filter(|trial| trial.outcome == Outcome::Ok).count();
+    if record.interrupted {
         Code::Interrupted
-    } else if record.trials.is_empty()
-        || record.trials.iter().any(|trial| trial.outcome != Outcome::Ok)
-    {
-        Code::Failure
-    } else {
+    } else if ok == plan.backends.len() * plan.trials as usize {
         Code::Success
-    })
+    } else {
+        Code::Failure
+    }
 }
 
 /// The plan: a saved one, or what the arguments say. Prints which host it chose and why.
@@ -56,6 +61,7 @@ fn decide(arguments: &Run) -> Result<Plan> {
             let mut workload = compare_image::load(name)?;
             workload.memory = arguments.memory.unwrap_or(workload.memory);
             workload.timeout.start = arguments.timeout.unwrap_or(workload.timeout.start);
+            workload.validate("with --memory and --timeout")?;
             let mut backends: Vec<String> = Vec::new();
             for name in &arguments.backend {
                 if !backends.iter().any(|known| known == name.as_str()) {
@@ -101,14 +107,20 @@ fn decide(arguments: &Run) -> Result<Plan> {
 
 /// A plan by itself, or the plan of a record.
 fn read_plan(path: &std::path::Path) -> Result<Plan> {
+    let wrong = |problem: String| coded(Code::Usage, format!("{}: {problem}", path.display()));
     let text = std::fs::read_to_string(path)
-        .with_context(|| format!("{}: cannot read the plan", path.display()))?;
-    let whole: serde_json::Value = serde_json::from_str(&text)
-        .map_err(|error| coded(Code::Usage, format!("{}: not JSON: {error}", path.display())))?;
+        .map_err(|error| wrong(format!("cannot read the plan: {error}")))?;
+    let whole: serde_json::Value =
+        serde_json::from_str(&text).map_err(|error| wrong(format!("not JSON: {error}")))?;
     let plan = whole.pointer("/plan/spec").unwrap_or(&whole);
-    serde_json::from_value(plan.clone()).map_err(|error| {
-        coded(Code::Usage, format!("{}: neither a plan nor a record: {error}", path.display()))
-    })
+    let plan: Plan = serde_json::from_value(plan.clone())
+        .map_err(|error| wrong(format!("neither a plan nor a record: {error}")))?;
+    plan.validate(&path.display().to_string())?;
+    let known = |name: &String| <BackendName as clap::ValueEnum>::from_str(name, false).is_ok();
+    match plan.backends.iter().find(|name| !known(name)) {
+        Some(name) => Err(wrong(format!("there is no backend `{name}`"))),
+        None => Ok(plan),
+    }
 }
 
 /// Runs the plan where it says and collects the record. Ctrl-C ends the run, not the report.
@@ -118,7 +130,11 @@ async fn perform(plan: Plan, prepared: &Prepared) -> Result<Record> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut collector = Collector::default();
     let mut progress = RunProgress::start(&plan);
-    let mut source = Source::start(&plan, prepared, &progress).await?;
+    let mut source = tokio::select! {
+        source = Source::start(&plan, prepared, &progress) => source?,
+        _ = interrupt.recv() => return Err(coded(Code::Interrupted, NOTHING_MEASURED)),
+        _ = terminate.recv() => return Err(coded(Code::Interrupted, NOTHING_MEASURED)),
+    };
     let mut asked_to_stop = 0;
     let failure = loop {
         let event = tokio::select! {
@@ -147,8 +163,13 @@ async fn perform(plan: Plan, prepared: &Prepared) -> Result<Record> {
         }
     };
     source.close().await;
-    collector.cut_short();
     let interrupted = asked_to_stop > 0;
+    if interrupted {
+        collector.interrupt();
+    }
+    if let Some(error) = &failure {
+        collector.broke(chain_text(error));
+    }
     let record = collector.finish(plan, &prepared.image);
     match (record, failure) {
         (Some(record), None) => {
@@ -162,12 +183,12 @@ async fn perform(plan: Plan, prepared: &Prepared) -> Result<Record> {
             Ok(record)
         }
         (_, Some(error)) => Err(error),
-        (None, None) if interrupted => {
-            Err(coded(Code::Interrupted, "interrupted before anything was measured"))
-        }
+        (None, None) if interrupted => Err(coded(Code::Interrupted, NOTHING_MEASURED)),
         (None, None) => Err(anyhow::anyhow!("the run ended before it began")),
     }
 }
+
+const NOTHING_MEASURED: &str = "interrupted before anything was measured";
 
 /// How long the emulated host may say nothing: a guest that spins is emulated slowly, and its
 /// trial's timeout counts its own time.

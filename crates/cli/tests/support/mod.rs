@@ -5,6 +5,7 @@
 
 use std::{
     io::{BufRead, BufReader, Read},
+    os::unix::process::CommandExt,
     path::PathBuf,
     process::{Command, Stdio},
 };
@@ -53,14 +54,6 @@ impl Run {
     pub fn record(&self) -> serde_json::Value {
         self.record.as_ref().unwrap_or_else(|| panic!("no record\n{}", self.stderr)).0.clone()
     }
-
-    /// A file that holds the record.
-    pub fn record_path(&self) -> PathBuf {
-        let path =
-            std::env::temp_dir().join(format!("compare-test-record-{}.json", std::process::id()));
-        std::fs::write(&path, self.record().to_string()).unwrap();
-        path
-    }
 }
 
 /// A directory that is gone after the test.
@@ -78,17 +71,18 @@ pub fn run_with(arguments: &[&str], env: &[(&str, &str)]) -> Run {
     finish(arguments, command(arguments).envs(env.iter().copied()).spawn().unwrap())
 }
 
-/// Runs the program and sends it SIGINT once a line of its standard error contains `sign`.
+/// Runs the program in a process group of its own and sends SIGINT to the whole group, as a terminal
+/// does, once a line of its standard error contains `sign`.
 pub fn interrupt_after(arguments: &[&str], sign: &str) -> Run {
-    let mut child = command(arguments).spawn().unwrap();
+    let mut child = command(arguments).process_group(0).spawn().unwrap();
     let mut stderr = BufReader::new(child.stderr.take().unwrap());
     let mut said = String::new();
     while !said.contains(sign) {
         let count = stderr.read_line(&mut said).unwrap();
         assert_ne!(count, 0, "it ended before it said `{sign}`:\n{said}");
     }
-    let interrupted =
-        Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
+    let group = format!("-{}", child.id());
+    let interrupted = Command::new("kill").args(["-INT", "--", &group]).status().unwrap();
     assert!(interrupted.success());
     stderr.read_to_string(&mut said).unwrap();
     let mut run = finish(arguments, child);

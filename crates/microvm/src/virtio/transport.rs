@@ -152,8 +152,8 @@ impl<T: Trigger> Transport<T> {
         self.driver_features |= u64::from(value) << shift;
     }
 
-    /// Queue registers count between FEATURES_OK and DRIVER_OK only; bad values are dropped, so
-    /// that the queue is found invalid when the driver is ready.
+    /// Queue registers count between FEATURES_OK and DRIVER_OK only. Sizes and addresses that no queue
+    /// can have leave it as it was: harm for the guest alone.
     fn write_queue(&mut self, register: u32, value: u32) {
         if self.status & (FEATURES_OK | DRIVER_OK) != FEATURES_OK {
             return;
