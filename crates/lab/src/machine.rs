@@ -215,7 +215,7 @@ fn die_with_parent() -> io::Result<()> {
     Ok(())
 }
 
-/// The emulator's command line: LAB.md's canonical setting where time counts instructions.
+/// The emulator's command line: docs/lab.md's canonical setting where time counts instructions.
 fn arguments(files: &LabFiles, clock: Clock, console: i32) -> Vec<String> {
     let (accelerator, cpus) = match clock {
         Clock::Instructions => ("tcg,thread=single", "1"),
@@ -225,7 +225,7 @@ fn arguments(files: &LabFiles, clock: Clock, console: i32) -> Vec<String> {
     let mut arguments: Vec<String> = [
         ("-machine", "q35"),
         ("-accel", accelerator),
-        // `rep stosb` would count one instruction a byte and make clearing memory dear (LAB.md).
+        // `rep stosb` would count one instruction a byte and make clearing memory dear (docs/lab.md).
         ("-cpu", "max,-erms"),
         ("-smp", cpus),
         ("-display", "none"),
@@ -257,7 +257,7 @@ fn arguments(files: &LabFiles, clock: Clock, console: i32) -> Vec<String> {
 
 /// RCU is expedited because an idle machine otherwise spends ten milliseconds of every
 /// KVM_CREATE_VM waiting for a grace period; huge pages are off because clearing one costs two
-/// (LAB.md, "Canonical setting"). What follows `--` are arguments of `/init`.
+/// (docs/lab.md, "Canonical setting"). What follows `--` are arguments of `/init`.
 const COMMAND_LINE: &str =
     "console=ttyS0 quiet panic=-1 rcupdate.rcu_expedited=1 transparent_hugepage=never -- agent";
 

@@ -1,4 +1,4 @@
-//! The figures of MEASUREMENT.md: their names, units and meaning, and where a trial holds them.
+//! The figures of docs/measurement.md: their names, units and meaning, and where a trial holds them.
 
 use compare_spec::{Trial, Unit};
 

@@ -8,7 +8,7 @@ use crate::{
     view::{Side, sides},
 };
 
-/// Bootstrap resamples behind every interval; MEASUREMENT.md asks for 2,000 at least. At 5,000 the
+/// Bootstrap resamples behind every interval; docs/measurement.md asks for 2,000 at least. At 5,000 the
 /// ends of an interval move by a few per cent of its width from seed to seed.
 pub const RESAMPLES: usize = 5_000;
 

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{Artefacts, HostFacts, Trial, Unavailable};
 
-/// The events of a start, in order (MEASUREMENT.md's table).
+/// The events of a start, in order (docs/measurement.md's table).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Phase {

@@ -1,4 +1,4 @@
-//! Statistics over `&[f64]`, as MEASUREMENT.md asks for them: medians, percentiles, outliers,
+//! Statistics over `&[f64]`, as docs/measurement.md asks for them: medians, percentiles, outliers,
 //! bootstrap intervals, a permutation test and a straight line. Pure functions without
 //! dependencies: equal input and seed give equal output on every machine and in every later
 //! version, so a saved record can be checked again years later.

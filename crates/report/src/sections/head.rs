@@ -10,7 +10,7 @@ use crate::{
     view::{Side, View},
 };
 
-/// A probe may be coarser than 1 % of what it measures only up to this (MEASUREMENT.md).
+/// A probe may be coarser than 1 % of what it measures only up to this (docs/measurement.md).
 const FINE_PROBE_NS: u64 = 1_000_000;
 
 /// The host, then machine, run, image, readiness and kernels, one line each.
