@@ -346,7 +346,9 @@ fn halted(fixture: &Fixture) {
     for (vcpus, kernel) in [(1, &fixture.config.kernel), (2, &fixture.smp)] {
         config.kernel.clone_from(kernel);
         config.append = "-- actor halt".to_owned();
-        let workload = Workload { vcpus, ..fixture.workload(&[]) };
+        // The actor is this whole test program, unstripped.
+        let memory = Bytes::mib(256);
+        let workload = Workload { vcpus, memory, ..fixture.workload(&[]) };
         let reason = crashed(fixture.run_from(&config, &fixture.image, &workload).exit);
         assert_eq!(reason, "every CPU halted with interrupts off");
     }
