@@ -1,9 +1,10 @@
 //! `compare lab exec`: a static program inside the emulated host, as the tests need it.
 
-use std::{io::Write, path::PathBuf};
+use std::{io::Write, path::PathBuf, time::Duration};
 
 use anyhow::{Context, Result};
 use compare_lab::{Event, Lab as Machine, Request};
+use tokio::time::timeout;
 
 use crate::{
     args::Lab,
@@ -11,6 +12,13 @@ use crate::{
     prepare::prepare_files,
     progress::SetupProgress,
 };
+
+/// How long a program may say nothing: no test of ours works longer without a word.
+const SILENCE: Duration = Duration::from_secs(180);
+
+fn silent() -> anyhow::Error {
+    coded(Code::Failure, format!("the emulated host has been silent for {SILENCE:?}: given up"))
+}
 
 pub fn run(command: Lab) -> Result<Code> {
     let Lab::Exec { files, env, workload, clock, command } = command;
@@ -28,7 +36,7 @@ pub fn run(command: Lab) -> Result<Code> {
         lab.ask(&Request::Exec { command, env: variables }).await?;
         let code = loop {
             tokio::select! {
-                event = lab.next() => match event? {
+                event = timeout(SILENCE, lab.next()) => match event.map_err(|_| silent())?? {
                     Event::Output { text } => {
                         print!("{text}");
                         let _ = std::io::stdout().flush();

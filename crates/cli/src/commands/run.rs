@@ -192,7 +192,7 @@ const NOTHING_MEASURED: &str = "interrupted before anything was measured";
 
 /// How long the emulated host may say nothing: a guest that spins is emulated slowly, and its
 /// trial's timeout counts its own time.
-const SILENCE: Duration = Duration::from_secs(15 * 60);
+const SILENCE: Duration = Duration::from_secs(6 * 60);
 
 /// Where events come from.
 enum Source {
