@@ -10,12 +10,22 @@ use std::{
     os::unix::fs::PermissionsExt,
     path::Path,
     process::Command,
+    sync::{PoisonError, RwLock, RwLockReadGuard},
     time::{Duration, Instant},
 };
 
 use support::{Run, program, run, scratch};
 
-fn can_run() -> bool {
+/// Every run clears away what dead ones left. Who leaves something behind holds this alone, so that no
+/// other test's run is the one to find it.
+static RUNS: RwLock<()> = RwLock::new(());
+
+/// Where containers run here, the right to run some beside other tests.
+fn can_run() -> Option<RwLockReadGuard<'static, ()>> {
+    able().then(|| RUNS.read().unwrap_or_else(PoisonError::into_inner))
+}
+
+fn able() -> bool {
     let required = std::env::var("COMPARE_REQUIRE")
         .is_ok_and(|what| what.split(',').any(|one| one == "container"));
     let able = run(&["doctor", "--json"]);
@@ -39,9 +49,7 @@ fn container(workload: &str, json: &Path, more: &[&str]) -> Run {
 /// their own, so no port of the host is ever in use for them.
 #[test]
 fn nginx_answers_though_the_port_is_taken() {
-    if !can_run() {
-        return;
-    }
+    let Some(_turn) = can_run() else { return };
     let _taken = TcpListener::bind("0.0.0.0:80");
     let directory = scratch();
     let run = container("nginx", &directory.path().join("a.json"), &["--trials", "3"]);
@@ -66,9 +74,7 @@ fn nginx_answers_though_the_port_is_taken() {
 /// Within an instance a port can be in use: the workload's own trouble, told in its own words.
 #[test]
 fn a_port_taken_inside_is_told_by_the_workload() {
-    if !can_run() {
-        return;
-    }
+    let Some(_turn) = can_run() else { return };
     let directory = scratch();
     let file = directory.path().join("twice.toml");
     let text = run(&["workloads", "show", "nginx"]).stdout.replace(
@@ -91,9 +97,10 @@ fn a_port_taken_inside_is_told_by_the_workload() {
 /// SIGKILL in mid-trial: the kernel takes the processes, the next run the cgroup, and says so.
 #[test]
 fn a_killed_run_is_cleaned_up_by_the_next() {
-    if !can_run() {
+    if !able() {
         return;
     }
+    let _alone = RUNS.write().unwrap_or_else(PoisonError::into_inner);
     let directory = scratch();
     let file = directory.path().join("never.toml");
     let shown = run(&["workloads", "show", "nginx"]).stdout;
@@ -169,9 +176,7 @@ fn processes(group: &Path) -> Vec<i32> {
 
 #[test]
 fn an_interrupt_cleans_up() {
-    if !can_run() {
-        return;
-    }
+    let Some(_turn) = can_run() else { return };
     let directory = scratch();
     let json = directory.path().join("cut.json");
     let arguments = [
