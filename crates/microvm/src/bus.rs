@@ -3,6 +3,7 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use compare_virtio::transport::Transport;
 use compare_wire::{Frame, Kind, ports};
 use vmm_sys_util::eventfd::EventFd;
 
@@ -11,7 +12,6 @@ use crate::{
     ending::Ending,
     frames::{FramePort, Frames},
     layout,
-    virtio::transport::Transport,
     watch::Watch,
 };
 

@@ -7,6 +7,7 @@ use std::{
     os::fd::{AsRawFd, OwnedFd, RawFd},
 };
 
+use compare_virtio::net;
 use vmm_sys_util::{
     epoll::{ControlOperation, Epoll, EpollEvent, EventSet},
     eventfd::EventFd,
@@ -15,7 +16,6 @@ use vmm_sys_util::{
 use crate::{
     bus::{Bus, lock},
     ending::Ending,
-    virtio::net,
     watch,
 };
 

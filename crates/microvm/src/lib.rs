@@ -31,7 +31,6 @@ mod mapping;
 mod memory;
 mod mptable;
 mod vcpu;
-mod virtio;
 mod vm;
 mod watch;
 

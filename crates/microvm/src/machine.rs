@@ -10,6 +10,7 @@ use std::{
     thread,
 };
 
+use compare_virtio::{Device, block::Block, net::Net, transport::Transport};
 use compare_wire::Kind;
 use vmm_sys_util::eventfd::EventFd;
 
@@ -26,7 +27,6 @@ use crate::{
     initramfs::Archives,
     kernel::KernelFile,
     layout, memory, vcpu,
-    virtio::{Device, block::Block, net::Net, transport::Transport},
     vm::{Vm, open_kvm},
     watch::Watch,
 };

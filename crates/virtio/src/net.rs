@@ -16,7 +16,7 @@ use super::{
     Device, QueueError,
     buffers::{self, Buffers, Vectors, total},
 };
-use crate::memory::Memory;
+use crate::Memory;
 
 /// Index of the queue of buffers for packets to the guest (5.1.2).
 pub const RECEIVE: usize = 0;

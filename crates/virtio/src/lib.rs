@@ -2,6 +2,9 @@
 //! transport. Everything a driver writes is hostile: a broken queue or request ends in
 //! DEVICE_NEEDS_RESET (2.1.2), never in a panic or an access outside of guest RAM.
 //!
+//! Nothing here knows of KVM: the monitor passes register accesses and events on, and lends an
+//! interrupt line ([`vm_superio::Trigger`]) and guest memory ([`Memory`]).
+//!
 //! ```text
 //!  guest register access ──► Transport ──► Device (block, net)
 //!  guest queue notify ─ioeventfd─► event loop ──► Transport::serve ──► Device::serve ──► Buffers
@@ -13,13 +16,15 @@ pub mod net;
 pub mod transport;
 
 #[cfg(test)]
-pub(crate) mod driver;
+mod driver;
 
 use std::io;
 
 use virtio_queue::Queue;
+use vm_memory::GuestMemoryMmap;
 
-use crate::memory::Memory;
+/// Guest RAM as devices and monitor see it. No dirty tracking: nothing here migrates.
+pub type Memory = GuestMemoryMmap<()>;
 
 /// Why a device cannot go on until its driver resets it.
 #[derive(Debug, thiserror::Error)]

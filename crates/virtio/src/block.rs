@@ -11,7 +11,7 @@ use super::{
     Device, QueueError,
     buffers::{self, Buffers, Vectors, total},
 };
-use crate::memory::Memory;
+use crate::Memory;
 
 /// Bytes of a sector (5.2.4).
 const SECTOR: u64 = 512;

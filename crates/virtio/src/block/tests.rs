@@ -3,7 +3,7 @@
 use std::io::Write;
 
 use super::*;
-use crate::virtio::driver::{
+use crate::driver::{
     BUFFERS, Driver, Entry, VERSION_1, assert_hostile_queues_break, assert_noise_is_survived,
 };
 
@@ -14,7 +14,7 @@ const STATUS_AT: u64 = BUFFERS + 0x8000;
 /// A disk of four sectors, each filled with its number plus one.
 fn disk() -> Block {
     let path = std::env::temp_dir().join(format!(
-        "compare-microvm-disk-{}-{:?}",
+        "compare-virtio-disk-{}-{:?}",
         std::process::id(),
         std::thread::current().id()
     ));

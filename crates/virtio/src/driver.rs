@@ -8,7 +8,7 @@ use vm_memory::{Bytes, GuestAddress};
 use vm_superio::Trigger;
 
 use super::{Device, transport::Transport};
-use crate::memory::{self, Memory};
+use crate::Memory;
 
 /// RAM of the tests' guests.
 pub const RAM: u64 = 1 << 20;
@@ -64,7 +64,7 @@ pub struct Driver {
 impl Driver {
     /// A device nobody has touched yet.
     pub fn new(device: Box<dyn Device>) -> Self {
-        let memory = Arc::new(memory::map(RAM).unwrap());
+        let memory = Arc::new(Memory::from_ranges(&[(GuestAddress(0), RAM as usize)]).unwrap());
         let interrupts = Counter::default();
         let device = Transport::new(device, memory.clone(), interrupts.clone());
         Self { device, memory, interrupts, available: [0; 2] }

@@ -8,7 +8,7 @@ use virtio_queue::DescriptorChain;
 use vm_memory::{Bytes, GuestAddress, GuestMemoryBackend};
 
 use super::QueueError;
-use crate::memory::Memory;
+use crate::Memory;
 
 /// Most descriptors of a request: as many as one readv(2) takes (IOV_MAX).
 const MAX_SEGMENTS: usize = 1024;
@@ -257,7 +257,7 @@ mod tests {
 
     #[test]
     fn headers_may_be_split_anyhow() {
-        let memory = crate::memory::map(1 << 20).unwrap();
+        let memory = Memory::from_ranges(&[(GuestAddress(0), 1 << 20)]).unwrap();
         let parts = segments(&[3, 1, 200]);
         assert_eq!(write_front(&parts, &memory, b"abcdefgh"), 8);
         let mut back = [0; 8];

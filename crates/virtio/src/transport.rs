@@ -21,7 +21,7 @@ use virtio_queue::{Queue, QueueT};
 use vm_superio::Trigger;
 
 use super::Device;
-use crate::memory::Memory;
+use crate::Memory;
 
 /// "virt", little endian (4.2.2).
 const MAGIC: u32 = 0x7472_6976;

@@ -8,7 +8,7 @@ use nix::{
 };
 
 use super::*;
-use crate::virtio::driver::{
+use crate::driver::{
     BUFFERS, Driver, VERSION_1, assert_hostile_queues_break, assert_noise_is_survived,
 };
 

@@ -1,7 +1,7 @@
 //! The registers, with a device that does nothing.
 
 use super::*;
-use crate::virtio::{
+use crate::{
     QueueError,
     driver::{Driver, VERSION_1},
 };
@@ -136,8 +136,5 @@ fn interrupts_are_told_and_acknowledged() {
 
 #[test]
 fn noise_is_survived() {
-    crate::virtio::driver::assert_noise_is_survived(
-        || Driver::ready(Box::new(Idle), VERSION_1, 2),
-        2,
-    );
+    crate::driver::assert_noise_is_survived(|| Driver::ready(Box::new(Idle), VERSION_1, 2), 2);
 }
