@@ -58,7 +58,7 @@ pub struct Driver {
     pub memory: Arc<Memory>,
     /// Interrupts so far.
     pub interrupts: Counter,
-    available: [u16; 2],
+    available: [u16; 3],
 }
 
 impl Driver {
@@ -67,7 +67,7 @@ impl Driver {
         let memory = Arc::new(Memory::from_ranges(&[(GuestAddress(0), RAM as usize)]).unwrap());
         let interrupts = Counter::default();
         let device = Transport::new(device, memory.clone(), interrupts.clone());
-        Self { device, memory, interrupts, available: [0; 2] }
+        Self { device, memory, interrupts, available: [0; 3] }
     }
 
     /// A device brought up with these features and this many queues.

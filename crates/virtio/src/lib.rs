@@ -2,13 +2,14 @@
 //! transport. Everything a driver writes is hostile: a broken queue or request ends in
 //! DEVICE_NEEDS_RESET (2.1.2), never in a panic or an access outside of guest RAM.
 //!
+//! ```text
+//!  guest register access ──► Transport ──► Device (block, net, …)
+//!  guest queue notify ─ioeventfd─► event loop ──► Transport::serve ──► Device::serve ──► Buffers
+//!  Device::watched() ───readable─► event loop ──► Transport::handle_event ──► Device::handle_event
+//! ```
+//!
 //! Nothing here knows of KVM: the monitor passes register accesses and events on, and lends an
 //! interrupt line ([`vm_superio::Trigger`]) and guest memory ([`Memory`]).
-//!
-//! ```text
-//!  guest register access ──► Transport ──► Device (block, net)
-//!  guest queue notify ─ioeventfd─► event loop ──► Transport::serve ──► Device::serve ──► Buffers
-//! ```
 
 pub mod block;
 pub mod buffers;
@@ -18,7 +19,7 @@ pub mod transport;
 #[cfg(test)]
 mod driver;
 
-use std::io;
+use std::{io, os::fd::BorrowedFd};
 
 use virtio_queue::Queue;
 use vm_memory::GuestMemoryMmap;
@@ -40,6 +41,23 @@ pub enum QueueError {
     Host(#[from] io::Error),
 }
 
+/// What a driver is to be interrupted for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Notice {
+    /// Nothing.
+    None,
+    /// Buffers were used.
+    Used,
+    /// The configuration space has changed.
+    Config,
+}
+
+impl From<bool> for Notice {
+    fn from(used: bool) -> Self {
+        if used { Self::Used } else { Self::None }
+    }
+}
+
 /// What a device adds to the transport.
 pub trait Device: Send {
     /// Device ID (section 5).
@@ -48,13 +66,21 @@ pub trait Device: Send {
     fn features(&self) -> u64;
     /// Largest size of each queue.
     fn queue_sizes(&self) -> &'static [u16];
+    /// How many queues, from the first on, a driver with these features must have set up.
+    fn queues_needed(&self, _features: u64) -> usize {
+        self.queue_sizes().len()
+    }
     /// The device's configuration space.
     fn config(&self) -> &[u8];
+    /// The driver writes to the configuration space. Most devices have nothing that can be written.
+    fn write_config(&mut self, _offset: usize, _data: &[u8]) {}
     /// The driver is ready, with these feature bits.
     ///
     /// # Errors
     /// The host side refuses them.
     fn activate(&mut self, features: u64) -> io::Result<()>;
+    /// The driver starts anew: whatever it told the device is forgotten.
+    fn reset(&mut self) {}
     /// Serves everything in a queue; says whether to interrupt the driver.
     ///
     /// # Errors
@@ -65,4 +91,34 @@ pub trait Device: Send {
         queues: &mut [Queue],
         memory: &Memory,
     ) -> Result<bool, QueueError>;
+
+    /// A descriptor to be watched beside the doorbells, the same for the device's whole life. It is
+    /// watched for input, edge triggered: [`Self::handle_event`] takes all there is or can be taken,
+    /// and what it leaves is taken when the driver rings a doorbell.
+    fn watched(&self) -> Option<BorrowedFd<'_>> {
+        None
+    }
+    /// Something happened on the watched descriptor.
+    ///
+    /// # Errors
+    /// As [`Self::serve`].
+    fn handle_event(
+        &mut self,
+        _queues: &mut [Queue],
+        _memory: &Memory,
+    ) -> Result<Notice, QueueError> {
+        Ok(Notice::None)
+    }
+
+    /// What a snapshot must hold of the device beside its transport.
+    fn save(&self) -> Vec<u8> {
+        Vec::new()
+    }
+    /// Takes in what [`Self::save`] gave, before the device is activated. The bytes are hostile.
+    ///
+    /// # Errors
+    /// The name of the field that cannot be: the bytes are of no such device.
+    fn restore(&mut self, saved: &[u8]) -> Result<(), &'static str> {
+        if saved.is_empty() { Ok(()) } else { Err("length") }
+    }
 }

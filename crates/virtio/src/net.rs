@@ -6,14 +6,14 @@
 
 use std::{
     io,
-    os::fd::{AsFd, AsRawFd, OwnedFd},
+    os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
 };
 
 use virtio_bindings::{virtio_ids::VIRTIO_ID_NET, virtio_net::*};
 use virtio_queue::{Queue, QueueOwnedT, QueueT};
 
 use super::{
-    Device, QueueError,
+    Device, Notice, QueueError,
     buffers::{self, Buffers, Vectors, total},
 };
 use crate::Memory;
@@ -172,6 +172,28 @@ impl Device for Net {
             RECEIVE => self.receive(&mut queues[RECEIVE], memory),
             _ => self.transmit(&mut queues[TRANSMIT], memory),
         }
+    }
+
+    fn watched(&self) -> Option<BorrowedFd<'_>> {
+        Some(self.tap.as_fd())
+    }
+
+    fn handle_event(
+        &mut self,
+        queues: &mut [Queue],
+        memory: &Memory,
+    ) -> Result<Notice, QueueError> {
+        self.receive(&mut queues[RECEIVE], memory).map(Notice::from)
+    }
+
+    fn save(&self) -> Vec<u8> {
+        self.mac.to_vec()
+    }
+
+    /// The guest goes on with the address it has read.
+    fn restore(&mut self, saved: &[u8]) -> Result<(), &'static str> {
+        self.mac = saved.try_into().map_err(|_| "length")?;
+        Ok(())
     }
 }
 

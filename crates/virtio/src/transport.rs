@@ -7,11 +7,16 @@
 //!           └───────────── driver writes 0 ◄──────────── NEEDS_RESET ◄── broken queue or request┘
 //! ```
 
-use std::sync::Arc;
+mod state;
+
+pub use state::{QueueState, RestoreError, TransportState};
+
+use std::{os::fd::BorrowedFd, sync::Arc};
 
 use virtio_bindings::{
     virtio_config::{
-        VIRTIO_CONFIG_S_DRIVER_OK, VIRTIO_CONFIG_S_FEATURES_OK, VIRTIO_CONFIG_S_NEEDS_RESET,
+        VIRTIO_CONFIG_S_ACKNOWLEDGE, VIRTIO_CONFIG_S_DRIVER, VIRTIO_CONFIG_S_DRIVER_OK,
+        VIRTIO_CONFIG_S_FAILED, VIRTIO_CONFIG_S_FEATURES_OK, VIRTIO_CONFIG_S_NEEDS_RESET,
         VIRTIO_F_VERSION_1,
     },
     virtio_mmio::*,
@@ -20,7 +25,7 @@ use virtio_bindings::{
 use virtio_queue::{Queue, QueueT};
 use vm_superio::Trigger;
 
-use super::Device;
+use super::{Device, Notice, QueueError};
 use crate::Memory;
 
 /// "virt", little endian (4.2.2).
@@ -37,6 +42,13 @@ const TRANSPORT_FEATURES: u64 =
 const DRIVER_OK: u32 = VIRTIO_CONFIG_S_DRIVER_OK;
 const FEATURES_OK: u32 = VIRTIO_CONFIG_S_FEATURES_OK;
 const NEEDS_RESET: u32 = VIRTIO_CONFIG_S_NEEDS_RESET;
+/// Every status bit there is (2.1).
+const STATUS: u32 = VIRTIO_CONFIG_S_ACKNOWLEDGE
+    | VIRTIO_CONFIG_S_DRIVER
+    | FEATURES_OK
+    | DRIVER_OK
+    | NEEDS_RESET
+    | VIRTIO_CONFIG_S_FAILED;
 
 /// A device behind its registers.
 pub struct Transport<T> {
@@ -46,6 +58,7 @@ pub struct Transport<T> {
     queues: Vec<Queue>,
     status: u32,
     interrupt_status: u32,
+    config_generation: u32,
     driver_features: u64,
     device_features_sel: u32,
     driver_features_sel: u32,
@@ -67,6 +80,7 @@ impl<T: Trigger> Transport<T> {
             queues,
             status: 0,
             interrupt_status: 0,
+            config_generation: 0,
             driver_features: 0,
             device_features_sel: 0,
             driver_features_sel: 0,
@@ -115,13 +129,17 @@ impl<T: Trigger> Transport<T> {
             // No shared memory region: its length reads as all ones (4.2.2).
             VIRTIO_MMIO_SHM_LEN_LOW | VIRTIO_MMIO_SHM_LEN_HIGH => u32::MAX,
             VIRTIO_MMIO_SHM_BASE_LOW | VIRTIO_MMIO_SHM_BASE_HIGH => u32::MAX,
-            // The configuration of our devices never changes, so its generation stays 0.
+            VIRTIO_MMIO_CONFIG_GENERATION => self.config_generation,
             _ => 0,
         }
     }
 
-    /// The guest writes a register. No configuration of our devices can be written.
+    /// The guest writes a register or the configuration space.
     pub fn write(&mut self, offset: u64, data: &[u8]) {
+        if let Some(start) = offset.checked_sub(VIRTIO_MMIO_CONFIG.into()) {
+            self.device.write_config(start as usize, data);
+            return;
+        }
         let Ok(word) = <[u8; 4]>::try_from(data) else { return };
         let value = u32::from_le_bytes(word);
         match u32::try_from(offset) {
@@ -181,7 +199,7 @@ impl<T: Trigger> Transport<T> {
             return;
         }
         let new = value & !self.status;
-        self.status |= value & !NEEDS_RESET; // that bit is the device's own
+        self.status |= value & STATUS & !NEEDS_RESET; // that bit is the device's own
         if new & FEATURES_OK != 0 && !self.acceptable() {
             self.status &= !FEATURES_OK;
         }
@@ -197,17 +215,25 @@ impl<T: Trigger> Transport<T> {
     }
 
     fn activate(&mut self) {
-        let event_idx = self.driver_features & 1 << VIRTIO_RING_F_EVENT_IDX != 0;
         let memory = &*self.memory;
+        let needed = self.device.queues_needed(self.driver_features);
         let usable = self.status & FEATURES_OK != 0
-            && self.queues.iter().all(|queue| queue.is_valid(memory));
-        self.queues.iter_mut().for_each(|queue| queue.set_event_idx(event_idx));
+            && self.queues.iter().enumerate().all(|(index, queue)| {
+                if index < needed || queue.ready() { queue.is_valid(memory) } else { true }
+            });
+        self.set_event_idx();
         if !usable || self.device.activate(self.driver_features).is_err() {
             self.fail();
         }
     }
 
+    fn set_event_idx(&mut self) {
+        let event_idx = self.driver_features & 1 << VIRTIO_RING_F_EVENT_IDX != 0;
+        self.queues.iter_mut().for_each(|queue| queue.set_event_idx(event_idx));
+    }
+
     fn reset(&mut self) {
+        self.device.reset();
         self.queues.iter_mut().for_each(QueueT::reset);
         self.status = 0;
         self.interrupt_status = 0;
@@ -222,12 +248,35 @@ impl<T: Trigger> Transport<T> {
 
     /// Serves whatever is in a queue, if the driver is ready; other numbers mean nothing.
     pub fn serve(&mut self, queue: usize) {
-        if !self.is_serving() || queue >= self.queues.len() {
+        if !self.is_serving() || !self.queues.get(queue).is_some_and(Queue::ready) {
             return;
         }
-        match self.device.serve(queue, &mut self.queues, &self.memory) {
-            Ok(false) => {}
-            Ok(true) => self.interrupt(VIRTIO_MMIO_INT_VRING),
+        let result = self.device.serve(queue, &mut self.queues, &self.memory);
+        self.tell(result.map(Notice::from));
+    }
+
+    /// A descriptor that the monitor is to watch for input, edge triggered, calling
+    /// [`Self::handle_event`] at every edge.
+    pub fn watched(&self) -> Option<BorrowedFd<'_>> {
+        self.device.watched()
+    }
+
+    /// Something happened on the watched descriptor.
+    pub fn handle_event(&mut self) {
+        if self.is_serving() {
+            let result = self.device.handle_event(&mut self.queues, &self.memory);
+            self.tell(result);
+        }
+    }
+
+    fn tell(&mut self, result: Result<Notice, QueueError>) {
+        match result {
+            Ok(Notice::None) => {}
+            Ok(Notice::Used) => self.interrupt(VIRTIO_MMIO_INT_VRING),
+            Ok(Notice::Config) => {
+                self.config_generation = self.config_generation.wrapping_add(1);
+                self.interrupt(VIRTIO_MMIO_INT_CONFIG);
+            }
             Err(_) => self.fail(),
         }
     }
