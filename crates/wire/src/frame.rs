@@ -39,6 +39,11 @@ pub enum Kind {
     Crashed = 10,
     /// The monitor failed: the payload says how.
     MonitorFailed = 11,
+    /// The guest is ready to be saved, at this very write. What follows it happens in a machine that
+    /// was restored, where PID 1 takes on its [`crate::GuestIdentity`] and says [`Kind::Init`].
+    Save = 12,
+    /// The machine was saved and ends.
+    Saved = 13,
 }
 
 impl Kind {
@@ -55,6 +60,8 @@ impl Kind {
             9 => Self::PowerOff,
             10 => Self::Crashed,
             11 => Self::MonitorFailed,
+            12 => Self::Save,
+            13 => Self::Saved,
             _ => return None,
         })
     }
@@ -63,7 +70,13 @@ impl Kind {
     pub fn is_guests(self) -> bool {
         matches!(
             self,
-            Self::Init | Self::Exec | Self::Failed | Self::Exited | Self::Report | Self::PowerOff
+            Self::Init
+                | Self::Exec
+                | Self::Failed
+                | Self::Exited
+                | Self::Report
+                | Self::PowerOff
+                | Self::Save
         )
     }
 }

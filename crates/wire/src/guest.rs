@@ -104,6 +104,8 @@ pub enum Control {
     Signal(u8),
     /// Send a [`GuestReport`].
     Report,
+    /// Get ready to be saved ([`crate::Kind::Save`]).
+    Save,
 }
 
 impl Control {
@@ -112,6 +114,7 @@ impl Control {
         match self {
             Self::Signal(number) => 0x80 | (number & 0x3f),
             Self::Report => 0xc0,
+            Self::Save => 0xc1,
         }
     }
 
@@ -119,6 +122,7 @@ impl Control {
     pub fn decode(byte: u8) -> Option<Self> {
         match byte {
             0xc0 => Some(Self::Report),
+            0xc1 => Some(Self::Save),
             0x81..=0xbf => Some(Self::Signal(byte & 0x3f)),
             _ => None,
         }
@@ -135,7 +139,9 @@ mod tests {
             let control = Control::Signal(number);
             assert_eq!(Control::decode(control.encode()), Some(control));
         }
-        assert_eq!(Control::decode(Control::Report.encode()), Some(Control::Report));
+        for control in [Control::Report, Control::Save] {
+            assert_eq!(Control::decode(control.encode()), Some(control));
+        }
         assert!((0..=0x80).all(|byte| Control::decode(byte).is_none()));
     }
 

@@ -5,8 +5,10 @@
 mod capabilities;
 mod frame;
 mod guest;
+mod identity;
 pub mod ports;
 
 pub use capabilities::DEFAULT_CAPABILITIES;
 pub use frame::{Decoder, Frame, FrameError, Kind, MAX_PAYLOAD};
 pub use guest::{Control, GuestConfig, GuestNet, GuestReport};
+pub use identity::GuestIdentity;

@@ -6,12 +6,13 @@
 //!  kernel ─► Init frame ─► root ─► host name ─► network ─► Exec frame ─► execve
 //!                    any step fails: Failed frame ─► PowerOff frame
 //!  then: SIGCHLD ─► reap; the workload itself ─► Exited frame ─► drain console ─► PowerOff frame
-//!        control byte on the console ─► signal the workload, or Report frame
+//!        control byte on the console ─► signal the workload, Report frame, or be saved
 //! ```
 //! The monitor ends the machine at PowerOff: nothing has to be unmounted or synced, since nothing
 //! of this machine outlives it.
 
 mod failure;
+mod identity;
 mod monitor;
 mod network;
 mod report;
@@ -19,7 +20,7 @@ mod root;
 mod sys;
 mod workload;
 
-use compare_wire::{Control, GuestConfig, Kind};
+use compare_wire::{Control, GuestConfig, GuestNet, Kind};
 
 use crate::{
     failure::{Failure, step},
@@ -52,10 +53,10 @@ fn run(monitor: &Monitor) -> Result<(), Failure> {
     root::enter(&config)?;
     step("set the host name", sys::set_host_name(config.hostname.as_bytes()))?;
     if let Some(net) = &config.net {
-        network::configure(net)?;
+        network::configure(net, None)?;
     }
     let workload = workload::start(&config, monitor)?;
-    let status = attend(workload, children, monitor);
+    let status = attend(workload, children, monitor, config.net)?;
     // Only then is it worth the reading: the kernel kills by this signal alone.
     let oom = status & 0x7f == libc::SIGKILL && report::saw_oom();
     monitor.send(Kind::Exited, status as u32, if oom { b"oom" } else { b"" });
@@ -86,12 +87,18 @@ fn raw_console() -> Result<(), Failure> {
     step("set up the console", raw)
 }
 
-/// Serves until the workload has ended; returns its status as wait(2) encodes it.
-fn attend(workload: i32, children: Fd, monitor: &Monitor) -> i32 {
+/// Serves until the workload has ended; returns its status as wait(2) encodes it. `net` is the network
+/// as it is set up.
+fn attend(
+    workload: i32,
+    children: Fd,
+    monitor: &Monitor,
+    mut net: Option<GuestNet>,
+) -> Result<i32, Failure> {
     loop {
         while let Some((pid, status)) = sys::reap() {
             if pid == workload {
-                return status;
+                return Ok(status);
             }
         }
         let [_, asked] = sys::wait_readable([children, CONSOLE]);
@@ -99,13 +106,14 @@ fn attend(workload: i32, children: Fd, monitor: &Monitor) -> i32 {
         let _ = sys::read(children, &mut buffer);
         if asked {
             let count = sys::read(CONSOLE, &mut buffer).unwrap_or(0);
-            buffer[..count].iter().filter_map(|&byte| Control::decode(byte)).for_each(|control| {
+            for control in buffer[..count].iter().filter_map(|&byte| Control::decode(byte)) {
                 match control {
                     // It may be gone already: then there is nobody to tell.
                     Control::Signal(number) => drop(sys::kill(workload, number)),
                     Control::Report => monitor.send(Kind::Report, 0, &report::take().encode()),
+                    Control::Save => identity::renew(monitor, &mut net)?,
                 }
-            });
+            }
         }
     }
 }

@@ -6,14 +6,15 @@ use compare_wire::GuestNet;
 
 use crate::{failure::Failure, sys::Errno};
 
-/// Sets the network up.
-pub fn configure(net: &GuestNet) -> Result<(), Failure> {
+/// Sets the network up, with a new hardware address if one is given. Setting a new address takes the
+/// old one's routes and neighbours away.
+pub fn configure(net: &GuestNet, mac: Option<[u8; 6]>) -> Result<(), Failure> {
     let interface = Interface::new(&net.interface).map_err(|error| Failure {
         step: format!("configure the network: {error}"),
         errno: Errno(libc::EINVAL),
     })?;
     let settings = Settings {
-        mac: None,
+        mac,
         address: net.address,
         prefix: net.prefix,
         neighbour: Some(Neighbour { address: net.gateway, mac: net.gateway_mac }),

@@ -145,6 +145,31 @@ pub fn allow_ports(from: u16, count: u16, on: bool) -> Result<()> {
     call!(SYS_ioperm, from, count, u8::from(on)).map(drop)
 }
 
+/// clock_settime(2) of CLOCK_REALTIME.
+pub fn set_clock(ns: u64) -> Result<()> {
+    let time = [(ns / 1_000_000_000) as i64, (ns % 1_000_000_000) as i64];
+    call!(SYS_clock_settime, libc::CLOCK_REALTIME, time.as_ptr()).map(drop)
+}
+
+/// `_IOW('R', 3, int[2])` and `_IO('R', 7)` of include/uapi/linux/random.h.
+const RNDADDENTROPY: u32 = 0x4008_5203;
+const RNDRESEEDCRNG: u32 = 0x5207;
+
+/// RNDADDENTROPY and RNDRESEEDCRNG of random(4): credits the seed, and has the generator start anew
+/// from it at once.
+pub fn seed_random(seed: &[u8; 32]) -> Result<()> {
+    // struct rand_pool_info: bits of entropy, bytes, the bytes.
+    let mut info = [0_u8; 8 + 32];
+    info[..4].copy_from_slice(&(8 * seed.len() as u32).to_ne_bytes());
+    info[4..8].copy_from_slice(&(seed.len() as u32).to_ne_bytes());
+    info[8..].copy_from_slice(seed);
+    let fd = open(c"/dev/urandom", libc::O_RDONLY)?;
+    let result = call!(SYS_ioctl, fd, RNDADDENTROPY, info.as_ptr())
+        .and_then(|_| call!(SYS_ioctl, fd, RNDRESEEDCRNG));
+    close(fd);
+    result.map(drop)
+}
+
 /// setsid(2).
 pub fn new_session() -> Result<()> {
     call!(SYS_setsid).map(drop)
@@ -336,5 +361,21 @@ pub unsafe fn write_port(port: u16, bytes: &[u8]) {
     for &byte in rest {
         // SAFETY: as above.
         unsafe { asm!("out dx, al", in("dx") port, in("al") byte, options(nostack, nomem)) };
+    }
+}
+
+/// Reads bytes from a port by one `rep insb`, which is one exit to the monitor.
+///
+/// # Safety
+/// The process may read from the port (ioperm(2)), and reading there has no other effect.
+pub unsafe fn read_port(port: u16, into: &mut [u8]) {
+    // SAFETY: the caller vouches for the port; `rep insb` writes rcx bytes from rdi on, which are
+    // those of `into`; the direction flag is clear as Rust code has it.
+    unsafe {
+        asm!(
+            "rep insb",
+            in("dx") port, inout("rdi") into.as_mut_ptr() => _, inout("rcx") into.len() => _,
+            options(nostack),
+        );
     }
 }
