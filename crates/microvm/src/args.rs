@@ -14,6 +14,7 @@ pub const HELP: &str = "\
 compare-vmm: boots one Linux kernel in one KVM virtual machine (part of `compare`)
 
 usage: compare-vmm --kernel FILE --initramfs FILE --memory SIZE [OPTION…]
+       compare-vmm --restore DIR [OPTION…]
 
   --kernel FILE         uncompressed x86-64 kernel (vmlinux)
   --initramfs FILE      uncompressed cpio archive (newc) that holds /init
@@ -26,6 +27,9 @@ usage: compare-vmm --kernel FILE --initramfs FILE --memory SIZE [OPTION…]
   --config-fd N         second archive, unpacked after the first
   --frames-fd N         pipe that takes frames (crates/wire)
   --append TEXT         more words for the kernel command line
+  --save-to DIR         build the machine so that it can be saved there
+  --restore DIR         go on with a machine that was saved, with the same disk and
+                        network; --config-fd is then its identity (crates/wire)
   --kvm FILE            KVM device (/dev/kvm)
   --help, --version
 
@@ -58,6 +62,10 @@ pub struct VmmArgs {
     pub frames_fd: Option<RawFd>,
     /// More words for the kernel command line.
     pub append: String,
+    /// Where the machine is to be saved.
+    pub save_to: Option<PathBuf>,
+    /// A saved machine to go on with, instead of booting a kernel.
+    pub restore: Option<PathBuf>,
     /// KVM device.
     pub kvm: PathBuf,
 }
@@ -76,6 +84,8 @@ impl Default for VmmArgs {
             config_fd: None,
             frames_fd: None,
             append: String::new(),
+            save_to: None,
+            restore: None,
             kvm: "/dev/kvm".into(),
         }
     }
@@ -126,14 +136,14 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Invocation
         ("--initramfs", args.initramfs.as_os_str().is_empty()),
         ("--memory", args.memory.0 == 0),
     ] {
-        if missing {
+        if missing && args.restore.is_none() {
             return Err(UsageError(format!("{name} is missing")));
         }
     }
     Ok(Invocation::Run(Box::new(args)))
 }
 
-const OPTIONS: [&str; 12] = [
+const OPTIONS: [&str; 14] = [
     "--kernel",
     "--initramfs",
     "--memory",
@@ -145,6 +155,8 @@ const OPTIONS: [&str; 12] = [
     "--config-fd",
     "--frames-fd",
     "--append",
+    "--save-to",
+    "--restore",
     "--kvm",
 ];
 
@@ -161,6 +173,8 @@ fn set(args: &mut VmmArgs, name: &str, value: OsString) -> Result<(), UsageError
         "--config-fd" => args.config_fd = Some(number(name, &value)?),
         "--frames-fd" => args.frames_fd = Some(number(name, &value)?),
         "--append" => args.append = value.to_string_lossy().into_owned(),
+        "--save-to" => args.save_to = Some(value.into()),
+        "--restore" => args.restore = Some(value.into()),
         _ => args.kvm = value.into(),
     }
     Ok(())
@@ -196,12 +210,19 @@ impl VmmArgs {
             Ok(())
         };
         let [a, b, c, d, e, f] = self.mac;
-        option("--kernel", self.kernel.as_os_str().as_bytes())?;
-        option("--initramfs", self.initramfs.as_os_str().as_bytes())?;
-        option("--memory", self.memory.0.to_string().as_bytes())?;
-        option("--vcpus", self.vcpus.to_string().as_bytes())?;
+        if let Some(directory) = &self.restore {
+            option("--restore", directory.as_os_str().as_bytes())?;
+        } else {
+            option("--kernel", self.kernel.as_os_str().as_bytes())?;
+            option("--initramfs", self.initramfs.as_os_str().as_bytes())?;
+            option("--memory", self.memory.0.to_string().as_bytes())?;
+            option("--vcpus", self.vcpus.to_string().as_bytes())?;
+            option("--append", self.append.as_bytes())?;
+        }
+        if let Some(directory) = &self.save_to {
+            option("--save-to", directory.as_os_str().as_bytes())?;
+        }
         option("--mac", format!("{a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{f:02x}").as_bytes())?;
-        option("--append", self.append.as_bytes())?;
         option("--kvm", self.kvm.as_os_str().as_bytes())?;
         if let Some(disk) = &self.disk {
             option("--disk", disk.as_os_str().as_bytes())?;
@@ -246,13 +267,19 @@ mod tests {
             config_fd: Some(8),
             frames_fd: Some(9),
             append: "debug nosmp".to_owned(),
+            save_to: Some("/s".into()),
+            restore: None,
             kvm: "/dev/other".into(),
         };
-        let argv = args.to_argv().unwrap();
-        assert_eq!(
-            parse(argv.into_iter().skip(1).map(|text| OsString::from_vec(text.into_bytes()))),
-            Ok(Invocation::Run(Box::new(args)))
-        );
+        let restored =
+            VmmArgs { restore: Some("/s".into()), disk: Some("/d".into()), ..VmmArgs::default() };
+        for args in [args, restored] {
+            let argv = args.to_argv().unwrap();
+            assert_eq!(
+                parse(argv.into_iter().skip(1).map(|text| OsString::from_vec(text.into_bytes()))),
+                Ok(Invocation::Run(Box::new(args)))
+            );
+        }
     }
 
     #[test]

@@ -11,7 +11,9 @@ use crate::{
     console::Console,
     ending::Ending,
     frames::{FramePort, Frames},
+    identity::IdentityPort,
     layout,
+    save::Saver,
     watch::Watch,
 };
 
@@ -41,6 +43,10 @@ pub struct Bus {
     pub init_runs: EventFd,
     /// Notices CPUs that can never go on.
     pub watch: Watch,
+    /// Who a restored guest is.
+    pub identity: Mutex<IdentityPort>,
+    /// Saves the machine, if it was built for that.
+    pub saver: Option<Saver>,
 }
 
 /// A device's lock. A panic in another thread ends the process, so it is never poisoned for long.
@@ -85,7 +91,11 @@ impl Bus {
         if self.frames.send(frame.kind, frame.arg, frame.payload()).is_err() {
             return Some(Ending::Abandoned);
         }
-        (frame.kind == Kind::PowerOff).then_some(Ending::PowerOff)
+        match frame.kind {
+            Kind::PowerOff => Some(Ending::PowerOff),
+            Kind::Save => Some(Ending::Save),
+            _ => None,
+        }
     }
 
     /// The guest reads a port.
@@ -96,6 +106,7 @@ impl Bus {
                 let register = (port - layout::SERIAL_PORT) as u8;
                 data.iter_mut().for_each(|byte| *byte = console.read(register));
             }
+            ports::IDENTITY => lock(&self.identity).read(data),
             // Ready for a command, with nothing to say.
             layout::I8042_COMMAND_PORT => data.fill(0),
             _ => data.fill(0xff),
@@ -141,6 +152,8 @@ mod tests {
             virtio: Vec::new(),
             init_runs: event(),
             watch: Watch::new(1).unwrap(),
+            identity: Mutex::default(),
+            saver: None,
         };
         (bus, reader.into())
     }
@@ -160,10 +173,11 @@ mod tests {
             bus.write_port(ports::FRAMES, &frame(Kind::Created)),
             Some(Ending::Crashed(_))
         ));
+        assert_eq!(bus.write_port(ports::FRAMES, &frame(Kind::Save)), Some(Ending::Save));
         assert!(matches!(bus.write_port(0x64, &[0xfe]), Some(Ending::Crashed(_))));
         assert_eq!(bus.write_port(0x64, &[0xd1]), None);
         let mut seen = [0; 64];
-        assert_eq!(reader.read(&mut seen).unwrap(), 32, "Init and PowerOff");
+        assert_eq!(reader.read(&mut seen).unwrap(), 48, "Init, PowerOff and Save");
     }
 
     #[test]

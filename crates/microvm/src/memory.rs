@@ -38,6 +38,11 @@ pub fn map(bytes: u64) -> Result<Memory, Error> {
         .map_err(|source| Error::MapMemory { memory: Bytes(bytes), source: Box::new(source) })
 }
 
+/// Bytes of RAM.
+pub fn bytes(memory: &Memory) -> u64 {
+    memory.iter().map(GuestMemoryRegion::len).sum()
+}
+
 /// Where guest RAM lies in the monitor's own address space.
 pub fn host_ranges(memory: &Memory) -> Vec<Range<u64>> {
     memory

@@ -1,8 +1,10 @@
 //! The monitor: one process for one virtual machine. It reads its command line, takes over the
-//! descriptors it was given and follows the recipe in `compare_microvm::machine`.
+//! descriptors it was given and follows the recipe in `compare_microvm::machine` or
+//! `compare_microvm::restore`.
 #![allow(unsafe_code)]
 
 use std::{
+    convert::Infallible,
     io,
     os::fd::{AsFd, FromRawFd, OwnedFd, RawFd},
     process::exit,
@@ -10,10 +12,12 @@ use std::{
 };
 
 use compare_microvm::{
+    Error,
     args::{HELP, Invocation, VmmArgs, parse},
     ending::exit_code,
     frames::Frames,
-    machine::{self, Descriptors},
+    machine::{Descriptors, boot},
+    restore::restore,
 };
 use compare_wire::Kind;
 
@@ -35,7 +39,7 @@ fn main() {
         }
     };
     let failure = match descriptors(&args, frames.clone()) {
-        Ok(fds) => match machine::run(&args, fds) {
+        Ok(fds) => match run(&args, fds) {
             Ok(never) => match never {},
             Err(error) => error.chain(),
         },
@@ -44,6 +48,13 @@ fn main() {
     let _ = frames.send(Kind::MonitorFailed, 0, failure.as_bytes());
     eprintln!("compare-vmm: {failure}");
     exit(exit_code::MONITOR_FAILED);
+}
+
+fn run(args: &VmmArgs, fds: Descriptors) -> Result<Infallible, Error> {
+    match &args.restore {
+        Some(directory) => restore(directory, args, fds),
+        None => boot(args, fds),
+    }
 }
 
 fn descriptors(args: &VmmArgs, frames: Arc<Frames>) -> io::Result<Descriptors> {

@@ -30,6 +30,7 @@ pub fn play(part: &str, argument: Option<&str>) -> ! {
             }
         }
         "serve" => serve(),
+        "identity" => identity(),
         "flood" => flood(),
         "cpus" => println!("cpus {}", std::thread::available_parallelism().map_or(0, usize::from)),
         "orphan" => orphan(),
@@ -86,6 +87,25 @@ fn serve() {
         let _ = stream.read(&mut request);
         let body = "x".repeat(200_000);
         let _ = write!(stream, "HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{body}", body.len());
+    }
+}
+
+/// Tells whoever connects how many have, and who this machine is.
+fn identity() {
+    let listener = TcpListener::bind("0.0.0.0:80").expect("bind port 80");
+    for (stream, count) in listener.incoming().zip(1..) {
+        let mut random = [0; 16];
+        std::fs::File::open("/dev/urandom")
+            .and_then(|mut file| file.read_exact(&mut random))
+            .expect("random");
+        let host = std::fs::read_to_string("/proc/sys/kernel/hostname").expect("a host name");
+        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+        let _ = write!(
+            stream.expect("accept"),
+            "count {count}\nhost {host}random {random:02x?}\ntime {}\ncpus {}\n",
+            now.map_or(0, |now| now.as_millis()),
+            std::thread::available_parallelism().map_or(0, usize::from)
+        );
     }
 }
 

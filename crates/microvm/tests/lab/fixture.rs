@@ -113,10 +113,20 @@ impl Fixture {
         image: &Image,
         workload: &Workload,
     ) -> Box<dyn Instance> {
+        self.start_by(&mut MicrovmBackend::new(config.clone()), image, workload)
+    }
+
+    /// Starts a workload by this backend.
+    pub fn start_by(
+        &self,
+        backend: &mut dyn Backend,
+        image: &Image,
+        workload: &Workload,
+    ) -> Box<dyn Instance> {
         let slot = self.next.replace(self.next.get() + 1);
         let name = format!("t{slot}");
         let request = StartRequest { name: &name, slot, workload, image, parent: &self.parent };
-        MicrovmBackend::new(config.clone())
+        backend
             .start(&request, Timeline::start())
             .unwrap_or_else(|error| panic!("{error}: {:?}", error.source))
     }
@@ -157,7 +167,7 @@ pub fn open_descriptors() -> usize {
 pub fn pump_until(
     instance: &mut dyn Instance,
     limit: Duration,
-    done: impl Fn(&mut dyn Instance) -> bool,
+    mut done: impl FnMut(&mut dyn Instance) -> bool,
 ) {
     let deadline = Instant::now() + limit;
     loop {

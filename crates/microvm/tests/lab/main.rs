@@ -12,6 +12,7 @@
 mod actor;
 mod fixture;
 mod scenarios;
+mod snapshots;
 
 use std::{path::Path, process::exit, time::Instant};
 
@@ -41,7 +42,7 @@ fn main() {
     };
     let descriptors = open_descriptors();
     let (mut passed, mut failed) = (0, 0);
-    for (name, scenario) in scenarios::ALL {
+    for (name, scenario) in scenarios::ALL.iter().chain(snapshots::ALL) {
         if !wanted.is_empty() && !wanted.iter().any(|word| name.contains(word.as_str())) {
             continue;
         }

@@ -13,7 +13,7 @@ use compare_spec::{Bytes, Exit, Image, Phase, Workload};
 use crate::fixture::{Fixture, pump_until};
 
 /// A test.
-type Scenario = fn(&Fixture);
+pub type Scenario = fn(&Fixture);
 
 /// All of them.
 pub const ALL: &[(&str, Scenario)] = &[
