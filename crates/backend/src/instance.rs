@@ -11,7 +11,7 @@ use std::{
 };
 
 use compare_cgroup::{Leaf, Parent};
-use compare_spec::{Exit, GuestFacts, Image, Workload};
+use compare_spec::{Exit, GuestFacts, Image, Phase, Workload};
 
 use crate::{Output, Timeline};
 
@@ -104,6 +104,12 @@ pub trait Instance {
 
     /// The same, for the phases that others see (`ready`).
     fn timeline_mut(&mut self) -> &mut Timeline;
+
+    /// Whether the workload may answer by now, so that the probe begins to ask: it was executed. A
+    /// restored instance has no such phase; its workload goes on with [`Phase::Init`].
+    fn may_answer(&self) -> bool {
+        self.timeline().has(Phase::Exec)
+    }
 
     /// How the workload ended, and when (nanoseconds of [`crate::monotonic_ns`]); none while it runs.
     fn exit(&self) -> Option<(&Exit, u64)>;
