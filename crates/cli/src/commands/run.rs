@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 use compare_lab::{Event, Lab, Request};
 use compare_runner::Cancel;
-use compare_spec::{Clock, HostKind, Outcome, Plan, Record, RunEvent};
+use compare_spec::{Clock, HostKind, Outcome, Plan, Record, RunEvent, StartMode};
 use tokio::{
     signal::unix::{SignalKind, signal},
     sync::mpsc,
@@ -39,13 +39,13 @@ pub fn run(arguments: Run) -> Result<Code> {
     Ok(code_of(&record))
 }
 
-/// Success is every planned trial of every backend, each of them `ok`.
+/// Success is every planned trial of every side, each of them `ok`.
 fn code_of(record: &Record) -> Code {
     let plan = &record.plan.spec;
     let ok = record.trials.iter().filter(|trial| trial.outcome == Outcome::Ok).count();
     if record.interrupted {
         Code::Interrupted
-    } else if ok == plan.backends.len() * plan.trials as usize {
+    } else if ok == plan.sides().len() * plan.trials as usize {
         Code::Success
     } else {
         Code::Failure
@@ -71,6 +71,7 @@ fn decide(arguments: &Run) -> Result<Plan> {
             Plan {
                 workload,
                 backends,
+                starts: vec![StartMode::Cold],
                 trials: arguments.trials,
                 warmup: arguments.warmup,
                 seed: arguments.seed,

@@ -2,13 +2,9 @@
 
 use std::collections::BTreeSet;
 
-use compare_spec::{CgroupMode, Clock, Digest, HostFacts, KvmKind, Readiness, Unit};
+use compare_spec::{CgroupMode, Clock, Digest, HostFacts, KvmKind, Readiness, Side, Unit};
 
-use crate::{
-    document::Block,
-    text::list,
-    view::{Side, View},
-};
+use crate::{document::Block, text::list, view::View};
 
 /// A probe may be coarser than 1 % of what it measures only up to this (docs/measurement.md).
 const FINE_PROBE_NS: u64 = 1_000_000;

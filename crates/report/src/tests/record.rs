@@ -3,7 +3,7 @@
 use compare_spec::{
     Artefacts, CgroupMode, Clock, Digest, EventsNs, Exit, GuestFacts, HostFacts, HostKind,
     ImageRecord, KvmKind, Memory, Outcome, Plan, PlanRecord, ProbeRecord, Record, SCHEMA,
-    ToolRecord, Trial, Unavailable, Workload,
+    StartMode, ToolRecord, Trial, Unavailable, Workload,
 };
 
 use crate::summarise;
@@ -22,6 +22,7 @@ pub(super) fn plan(backends: &[&str], trials: u32) -> Plan {
     Plan {
         workload: Workload::parse("nginx", NGINX).unwrap(),
         backends: backends.iter().map(|name| (*name).to_owned()).collect(),
+        starts: vec![StartMode::Cold],
         trials,
         warmup: 1,
         seed: 1,
@@ -185,6 +186,7 @@ pub(super) fn record(host: HostFacts, plan: Plan, trials: Vec<Trial>) -> Record 
         artefacts: Artefacts::default(),
         probe: ProbeRecord { resolution_ns: 50_000 },
         trials,
+        snapshots: Vec::new(),
         summary,
         comparisons,
         unavailable: vec![
