@@ -15,6 +15,7 @@ use std::{
 
 use nix::{
     fcntl::{Flock, FlockArg},
+    sys::statvfs::statvfs,
     unistd::geteuid,
 };
 
@@ -67,6 +68,15 @@ impl Scratch {
     /// Where it is.
     pub fn path(&self) -> &Path {
         &self.directory.0
+    }
+
+    /// Bytes that this user may still write there (statvfs(3)).
+    ///
+    /// # Errors
+    /// The file system does not tell.
+    pub fn room_bytes(&self) -> io::Result<u64> {
+        let facts = statvfs(self.path())?;
+        Ok(facts.blocks_available() * facts.fragment_size())
     }
 
     /// Removes the directories in `base` that dead runs of this user left there. One line for each
@@ -139,6 +149,7 @@ mod tests {
         let scratch = Scratch::create(base.path()).unwrap();
         let path = scratch.path().to_owned();
         assert_eq!(fs::metadata(&path).unwrap().mode() & 0o777, 0o700);
+        assert!(scratch.room_bytes().unwrap() > 0);
         fs::create_dir(path.join("microvm")).unwrap();
         fs::write(path.join("microvm/memory"), [7; 8192]).unwrap();
         assert_eq!(disk_bytes(&path).unwrap(), 8192);

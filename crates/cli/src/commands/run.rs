@@ -68,16 +68,24 @@ fn decide(arguments: &Run) -> Result<Plan> {
                     backends.push(name.as_str().to_owned());
                 }
             }
-            Plan {
+            let mut starts: Vec<StartMode> = Vec::new();
+            for mode in arguments.start.iter().map(|choice| StartMode::from(*choice)) {
+                if !starts.contains(&mode) {
+                    starts.push(mode);
+                }
+            }
+            let plan = Plan {
                 workload,
                 backends,
-                starts: vec![StartMode::Cold],
+                starts,
                 trials: arguments.trials,
                 warmup: arguments.warmup,
                 seed: arguments.seed,
                 host: HostKind::Local,
                 clock: Clock::Real,
-            }
+            };
+            plan.validate(name)?;
+            plan
         }
     };
     let choice = match (arguments.plan.is_some(), arguments.host, plan.host) {
