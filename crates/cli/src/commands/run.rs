@@ -281,3 +281,97 @@ impl Source {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use compare_spec::{
+        Artefacts, CgroupMode, Digest, EventsNs, Image, KvmKind, Memory, Snapshot, Trial,
+    };
+
+    use super::*;
+
+    fn plan() -> Plan {
+        Plan {
+            workload: compare_image::load("nginx").unwrap(),
+            backends: vec!["container".to_owned(), "microvm".to_owned()],
+            starts: vec![StartMode::Cold, StartMode::Restored],
+            trials: 2,
+            warmup: 0,
+            seed: 1,
+            host: HostKind::Local,
+            clock: Clock::Real,
+        }
+    }
+
+    /// The record of a run in which all trials of these start modes went well.
+    fn record(modes: &[&str], more: RunEvent) -> Record {
+        let (kvm, cgroup) = (KvmKind::None, CgroupMode::None);
+        let host =
+            compare_probe::host_facts("/".as_ref(), HostKind::Local, Clock::Real, kvm, cgroup);
+        let mut collector = Collector::default();
+        collector.take(RunEvent::Begin {
+            host: Box::new(host),
+            artefacts: Artefacts::default(),
+            unavailable: Vec::new(),
+        });
+        collector.take(more);
+        for slot in plan().schedule() {
+            let side = &plan().sides()[slot.side];
+            if !modes.contains(&side.start.as_str()) {
+                continue;
+            }
+            let trial = Trial {
+                backend: side.backend.clone(),
+                start: side.start.clone(),
+                index: slot.index,
+                outcome: Outcome::Ok,
+                detail: None,
+                exit: None,
+                events_ns: EventsNs::default(),
+                memory: Memory::default(),
+                kernel_release: None,
+                guest: None,
+                image_digest: Digest::of(b"tree"),
+                evidence: None,
+                output_tail: None,
+            };
+            let trial = Box::new(trial);
+            collector.take(RunEvent::Done { trial, warmup: false, unavailable: Vec::new() });
+        }
+        let image = Image {
+            digest: Digest::of(b"tree"),
+            tree: "/".into(),
+            erofs: "/dev/null".into(),
+            erofs_digest: Digest::of(b"erofs"),
+            erofs_bytes: 0,
+            uid: 0,
+            gid: 0,
+            groups: Vec::new(),
+        };
+        collector.finish(plan(), &image).unwrap()
+    }
+
+    #[test]
+    fn restored_trials_that_were_given_up_fail_the_run() {
+        let given_up = RunEvent::GivenUp {
+            backend: "microvm".to_owned(),
+            start: "restored".to_owned(),
+            left: 2,
+            reason: "there is no snapshot to restore: no room".to_owned(),
+        };
+        let record = record(&["cold"], given_up);
+        assert_eq!(code_of(&record), Code::Failure);
+        let missing = &record.unavailable[0];
+        assert_eq!(missing.backend.as_deref(), Some("microvm restored"));
+        assert!(missing.reason.contains("no room; the remaining 2 were not run"), "{missing:?}");
+    }
+
+    #[test]
+    fn every_start_mode_counts_towards_success() {
+        let snapshot =
+            Snapshot { backend: "microvm".to_owned(), ready_ns: 3, save_ns: 2, bytes: 1 };
+        let record = record(&["cold", "restored"], RunEvent::Saved { snapshot: snapshot.clone() });
+        assert_eq!(code_of(&record), Code::Success);
+        assert_eq!(record.snapshots, [snapshot]);
+    }
+}
