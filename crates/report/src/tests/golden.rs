@@ -1,9 +1,9 @@
 //! Golden files: what each report looks like. Read every change of them as a designer would.
 
-use compare_spec::{Digest, Outcome, Readiness, Record, Snapshot, StartMode, Trial, Unavailable};
+use compare_spec::{Digest, Outcome, Readiness, StartMode, Trial, Unavailable};
 use insta::assert_snapshot;
 
-use super::record::{container, crashed, lab, local, microvm, plan, record, sample};
+use super::record::{container, crashed, lab, local, microvm, plan, record, sample, with_restored};
 use crate::{Style, csv, json, markdown, schema, summarise, terminal};
 
 fn plain(record: &compare_spec::Record) -> String {
@@ -117,37 +117,6 @@ fn doubtful() {
         reason: "/proc/4711/smaps_rollup: permission denied".to_owned(),
     }];
     assert_snapshot!(plain(&record));
-}
-
-/// The trial of a microVM that was restored: no `exec`, and memory that it shares.
-fn restored(index: u32) -> Trial {
-    let mut trial = microvm(index);
-    "restored".clone_into(&mut trial.start);
-    let events = &mut trial.events_ns;
-    events.init = Some(4_120_000 + u64::from(index) * 7_000);
-    events.exec = None;
-    events.ready = Some(6_310_000 + u64::from(index) * 9_000);
-    trial.memory.pss_bytes = Some(21_233_664);
-    trial.memory.uss_bytes = Some(9_437_184);
-    trial.memory.cgroup_current_bytes = Some(12_582_912);
-    trial.memory.cgroup_peak_bytes = Some(12_582_912);
-    trial
-}
-
-/// Six trials each of a container, a microVM and a restored one.
-fn with_restored() -> Record {
-    let trials = (0..6).flat_map(|index| [container(index), microvm(index), restored(index)]);
-    let mut plan = plan(&["container", "microvm"], 6);
-    plan.starts = vec![StartMode::Cold, StartMode::Restored];
-    let mut record = record(lab(), plan, trials.collect());
-    record.unavailable.clear();
-    record.snapshots = vec![Snapshot {
-        backend: "microvm".to_owned(),
-        ready_ns: 80_120_400,
-        save_ns: 12_345_600,
-        bytes: 31_457_280,
-    }];
-    record
 }
 
 /// A start mode other than cold is a column of its own.
