@@ -128,13 +128,20 @@ fn start_time(pid: u32) -> Option<u64> {
     fields.nth(18)?.parse().ok()
 }
 
-/// Bytes that the files of a directory take on disk, holes not counted (stat(2), `st_blocks`).
-pub(crate) fn disk_bytes(directory: &Path) -> io::Result<u64> {
+/// Has the files of a directory written to disk, so that no later trial runs beside that, and tells
+/// the bytes they take there, holes not counted (stat(2), `st_blocks`).
+pub(crate) fn sync(directory: &Path) -> io::Result<u64> {
     let mut bytes = 0;
     for entry in fs::read_dir(directory)? {
         let entry = entry?;
-        let facts = entry.metadata()?;
-        bytes += if facts.is_dir() { disk_bytes(&entry.path())? } else { facts.blocks() * 512 };
+        let kind = entry.file_type()?;
+        if kind.is_dir() {
+            bytes += sync(&entry.path())?;
+        } else if kind.is_file() {
+            let file = File::open(entry.path())?;
+            file.sync_all()?;
+            bytes += file.metadata()?.blocks() * 512;
+        }
     }
     Ok(bytes)
 }
@@ -152,7 +159,9 @@ mod tests {
         assert!(scratch.room_bytes().unwrap() > 0);
         fs::create_dir(path.join("microvm")).unwrap();
         fs::write(path.join("microvm/memory"), [7; 8192]).unwrap();
-        assert_eq!(disk_bytes(&path).unwrap(), 8192);
+        let sparse = File::create(path.join("holes")).unwrap();
+        sparse.set_len(1 << 30).unwrap();
+        assert_eq!(sync(&path).unwrap(), 8192, "holes take nothing");
         assert!(Scratch::create(base.path()).is_err(), "one for each process");
         assert_eq!(Scratch::reclaim(base.path()), [""; 0], "whoever made it lives");
         drop(scratch);

@@ -11,7 +11,7 @@ use compare_spec::{Image, Plan, Snapshot};
 
 use crate::{
     Cancel, Footprint, RunError,
-    scratch::{PrivateDirectory, disk_bytes},
+    scratch::{PrivateDirectory, sync},
     trial::{grace, wait_until_ready, why_not_ready, why_not_started},
 };
 
@@ -123,7 +123,7 @@ fn save_once_ready(
         format!("save it in {}: {error}{remedy}", directory.display())
     })?;
     let save_ns = monotonic_ns() - begin;
-    let bytes = disk_bytes(directory)
-        .map_err(|error| format!("tell the size of {}: {error}", directory.display()))?;
+    let bytes = sync(directory)
+        .map_err(|error| format!("write {} to disk: {error}", directory.display()))?;
     Ok(Some(Costs { ready_ns, save_ns, bytes }))
 }
