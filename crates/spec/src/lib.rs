@@ -8,6 +8,7 @@ mod host;
 mod image;
 mod plan;
 mod record;
+mod start;
 mod units;
 mod workload;
 
@@ -18,8 +19,10 @@ pub use image::Image;
 pub use plan::{Plan, Slot};
 pub use record::{
     Artefacts, Comparison, EventsNs, Exit, GuestFacts, ImageRecord, Memory, MemorySplit, Outcome,
-    PlanRecord, ProbeRecord, Record, SCHEMA, Summary, ToolRecord, Trial, Unavailable, Unit,
+    PlanRecord, ProbeRecord, Record, SCHEMA, Snapshot, Summary, ToolRecord, Trial, Unavailable,
+    Unit,
 };
+pub use start::{Side, StartMode};
 pub use units::{Bytes, Span, UnitError};
 pub use workload::{
     File, HttpReady, ImageSource, LogReady, Readiness, Signal, Timeouts, Workload, WorkloadError,

@@ -4,7 +4,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{Digest, HostFacts, Phase, Plan};
+use crate::{Digest, HostFacts, Phase, Plan, Side};
 
 /// The version of the record's form.
 pub const SCHEMA: &str = "compare/1";
@@ -28,7 +28,10 @@ pub struct Record {
     pub probe: ProbeRecord,
     /// Every measured trial, in the order they ran.
     pub trials: Vec<Trial>,
-    /// Statistics of each figure for each backend.
+    /// What the snapshots cost that restored trials started from.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub snapshots: Vec<Snapshot>,
+    /// Statistics of each figure for each backend in each start mode.
     pub summary: Vec<Summary>,
     /// Differences and ratios between backends.
     pub comparisons: Vec<Comparison>,
@@ -96,14 +99,28 @@ pub struct ProbeRecord {
     pub resolution_ns: u64,
 }
 
+/// What it took to make the snapshot that the restored trials of a backend started from: one cold
+/// start before all trials, which is in none of their figures.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Snapshot {
+    /// Name of the backend that restores it.
+    pub backend: String,
+    /// Nanoseconds from the request to start the instance that was saved until it was ready.
+    pub ready_ns: u64,
+    /// Nanoseconds it took to save it, once at rest.
+    pub save_ns: u64,
+    /// Bytes the snapshot takes on disk, holes not counted.
+    pub bytes: u64,
+}
+
 /// One start of one backend, from the request to the release of everything.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Trial {
     /// Name of the backend.
     pub backend: String,
-    /// Start mode: `cold` boots or creates everything anew.
+    /// Start mode: `cold` boots or creates everything anew, `restored` goes on from a snapshot.
     pub start: String,
-    /// Count of this backend's trials before this one.
+    /// Count of the trials of this backend in this start mode before this one.
     pub index: u32,
     /// How it went.
     pub outcome: Outcome,
@@ -131,6 +148,13 @@ pub struct Trial {
     /// The last output of the workload and of the guest's console, where the trial failed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub output_tail: Option<String>,
+}
+
+impl Trial {
+    /// The column it belongs to.
+    pub fn side(&self) -> Side {
+        Side { backend: self.backend.clone(), start: self.start.clone() }
+    }
 }
 
 /// How a trial went.
@@ -210,7 +234,7 @@ pub struct EventsNs {
     pub kernel: Option<u64>,
     /// See [`Phase::Init`].
     pub init: Option<u64>,
-    /// See [`Phase::Exec`].
+    /// See [`Phase::Exec`]; none for a restored instance.
     pub exec: Option<u64>,
     /// See [`Phase::Ready`].
     pub ready: Option<u64>,
@@ -315,7 +339,7 @@ pub enum Unit {
     Bytes,
 }
 
-/// Statistics of one figure of one backend over its `ok` trials.
+/// Statistics of one figure of one backend in one start mode over its `ok` trials.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Summary {
     /// Name of the backend.
@@ -342,14 +366,14 @@ pub struct Summary {
     pub unit: Unit,
 }
 
-/// One figure of two backends set against each other.
+/// One figure of two backends, or of two start modes of one, set against each other.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Comparison {
     /// Name of the figure.
     pub figure: String,
-    /// The base.
+    /// The base: a backend, and behind it the start mode where it is not `cold`.
     pub base: String,
-    /// The other.
+    /// The other, likewise.
     pub other: String,
     /// `other` − `base`, medians.
     pub difference: f64,
@@ -368,7 +392,8 @@ pub struct Comparison {
 pub struct Unavailable {
     /// Name of the figure or fact.
     pub figure: String,
-    /// The backend it is missing for; none where it is a fact of the host.
+    /// The backend it is missing for, and behind it the start mode where it is missing in that one
+    /// alone; none where it is a fact of the host.
     pub backend: Option<String>,
     /// Why.
     pub reason: String,
