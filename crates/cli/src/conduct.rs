@@ -1,8 +1,8 @@
 //! Carries out a plan on the machine this process runs on, be it the user's or the emulated one.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use compare_backend::Backend;
 use compare_cgroup::{Hierarchy, Parent};
 use compare_container::ContainerBackend;
@@ -90,18 +90,11 @@ fn backends(
             }
             ("microvm", "restored", Some(scratch)) => {
                 let directory = scratch.path().join(&backend);
-                backends.push(restoring_microvm(config.clone(), directory)?);
+                backends.push(Box::new(MicrovmBackend::restoring(config.clone(), directory)));
             }
             // The run itself says which of the plan's it does not have.
             _ => {}
         }
     }
     Ok(backends)
-}
-
-/// The microVM that is restored from a snapshot in `directory`.
-fn restoring_microvm(config: MicrovmConfig, directory: PathBuf) -> Result<Box<dyn Backend>> {
-    // `Ok(Box::new(MicrovmBackend::restoring(config, directory)))`, once there is such a monitor.
-    let _ = (config, directory);
-    bail!("restoring a microVM from a snapshot is not available in this build: use --start cold")
 }
