@@ -86,6 +86,10 @@ impl Bus {
     fn deliver(&self, frame: &Frame) -> Option<Ending> {
         if frame.kind == Kind::Init {
             self.frames.hold(frame.kind, frame.arg, frame.payload());
+            // The last mark before the workload runs; of a guest that is booted, that is Exec.
+            if lock(&self.identity).was_told() && self.frames.release().is_err() {
+                return Some(Ending::Abandoned);
+            }
             return self.init_runs.write(1).err().map(|_| Ending::Abandoned);
         }
         if self.frames.send(frame.kind, frame.arg, frame.payload()).is_err() {

@@ -9,13 +9,19 @@ use compare_wire::GuestIdentity;
 #[derive(Debug, Default)]
 pub struct IdentityPort {
     identity: Option<GuestIdentity>,
+    told: bool,
     unread: std::vec::IntoIter<u8>,
 }
 
 impl IdentityPort {
     /// A port that gives this identity, with the time of the first read.
     pub fn new(identity: GuestIdentity) -> Self {
-        Self { identity: Some(identity), unread: Vec::new().into_iter() }
+        Self { identity: Some(identity), told: false, unread: Vec::new().into_iter() }
+    }
+
+    /// Whether a guest has read it.
+    pub fn was_told(&self) -> bool {
+        self.told
     }
 
     /// The guest reads. One `rep insb` may arrive in pieces. What is not there reads as all ones.
@@ -25,6 +31,7 @@ impl IdentityPort {
             identity.realtime_ns = u64::try_from(now.as_nanos()).unwrap_or(u64::MAX);
             let bytes = identity.encode().map_or_else(Vec::new, Vec::from);
             self.unread = bytes.into_iter();
+            self.told = true;
         }
         data.iter_mut().for_each(|byte| *byte = self.unread.next().unwrap_or(0xff));
     }
@@ -45,9 +52,11 @@ mod tests {
         };
         let mut port = IdentityPort::new(identity.clone());
         let mut bytes = [0; GuestIdentity::SIZE];
+        assert!(!port.was_told());
         let (first, second) = bytes.split_at_mut(100);
         port.read(first);
         port.read(second);
+        assert!(port.was_told());
         let told = GuestIdentity::decode(&bytes).unwrap();
         assert!(told.realtime_ns > 1_600_000_000_000_000_000, "{told:?}");
         assert_eq!(GuestIdentity { realtime_ns: 0, ..told }, identity);

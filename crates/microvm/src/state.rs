@@ -1,10 +1,13 @@
 //! What KVM keeps of a machine, taken out of it and put into another: registers, interrupt
 //! controllers, clock. Every call is one of Documentation/virt/kvm/api.rst.
 
+use std::{io, os::fd::AsRawFd};
+
 use kvm_bindings::{
-    KVM_IRQCHIP_IOAPIC, KVM_IRQCHIP_PIC_MASTER, KVM_IRQCHIP_PIC_SLAVE, Msrs, kvm_clock_data,
-    kvm_cpuid_entry2, kvm_debugregs, kvm_irqchip, kvm_lapic_state, kvm_mp_state, kvm_msr_entry,
-    kvm_regs, kvm_sregs, kvm_vcpu_events, kvm_xcrs, kvm_xsave,
+    KVM_IRQCHIP_IOAPIC, KVM_IRQCHIP_PIC_MASTER, KVM_IRQCHIP_PIC_SLAVE, KVM_VCPU_TSC_CTRL,
+    KVM_VCPU_TSC_OFFSET, Msrs, kvm_clock_data, kvm_cpuid_entry2, kvm_debugregs, kvm_device_attr,
+    kvm_irqchip, kvm_lapic_state, kvm_mp_state, kvm_msr_entry, kvm_regs, kvm_sregs,
+    kvm_vcpu_events, kvm_xcrs, kvm_xsave,
 };
 use kvm_ioctls::{Kvm, VcpuFd, VmFd};
 use serde::{Deserialize, Serialize};
@@ -20,6 +23,8 @@ const IA32_TIME_STAMP_COUNTER: u32 = 0x10;
 const TSS_BUSY: u8 = 2;
 /// EBX of CPUID leaf 0 on Intel CPUs: the beginning of "GenuineIntel".
 const GENU: u32 = u32::from_le_bytes(*b"Genu");
+/// `_IOW(KVMIO, 0xe1, struct kvm_device_attr)` of include/uapi/linux/kvm.h.
+const KVM_SET_DEVICE_ATTR: libc::c_ulong = 0x4018_aee1;
 /// MSRs KVM takes and gives in one call (MAX_IO_MSRS, arch/x86/kvm/x86.c).
 const MOST_MSRS: usize = 256;
 /// Interrupt controllers saved, in the order they are kept.
@@ -72,7 +77,7 @@ impl VcpuState {
     ///
     /// # Errors
     /// KVM refuses, or has another TSC frequency and cannot scale.
-    pub fn put(&self, vcpu: &VcpuFd) -> Result<(), Error> {
+    pub fn put(&self, vcpu: &VcpuFd, tsc: TscOffset) -> Result<(), Error> {
         if vcpu.get_tsc_khz().map_err(Error::kvm("KVM_GET_TSC_KHZ"))? != self.tsc_khz {
             vcpu.set_tsc_khz(self.tsc_khz).map_err(Error::kvm("KVM_SET_TSC_KHZ"))?;
         }
@@ -83,7 +88,11 @@ impl VcpuState {
         vcpu.set_xcrs(&self.xcrs).map_err(Error::kvm("KVM_SET_XCRS"))?;
         vcpu.set_debug_regs(&self.debug).map_err(Error::kvm("KVM_SET_DEBUGREGS"))?;
         vcpu.set_lapic(&self.lapic).map_err(Error::kvm("KVM_SET_LAPIC"))?;
-        put_msrs(vcpu, &self.msrs)?;
+        match tsc.put(vcpu) {
+            // Its counter is right already.
+            Ok(()) => put_msrs(vcpu, &self.msrs[usize::from(self.tsc().is_some())..])?,
+            Err(_) => put_msrs(vcpu, &self.msrs)?,
+        }
         vcpu.set_vcpu_events(&self.events).map_err(Error::kvm("KVM_SET_VCPU_EVENTS"))?;
         // The guest's watchdog must not take the time it was saved for time it hung. A guest that
         // does not use kvm-clock has none (EINVAL).
@@ -93,6 +102,14 @@ impl VcpuState {
 }
 
 impl VcpuState {
+    /// Its time-stamp counter, the first of the MSRs ([`msrs`]).
+    fn tsc(&self) -> Option<u64> {
+        self.msrs
+            .first()
+            .filter(|entry| entry.index == IA32_TIME_STAMP_COUNTER)
+            .map(|entry| entry.data)
+    }
+
     /// AMD's CPUs do not keep the busy flag of the task register; KVM shows it all the same
     /// (`svm_get_segment`, arch/x86/kvm/svm/svm.c), and Intel's would not enter the guest without
     /// (Intel SDM vol. 3, 27.3.1.2). Given back, it makes no difference to an AMD CPU, but QEMU's
@@ -105,6 +122,44 @@ impl VcpuState {
             sregs.tr.type_ &= !TSS_BUSY;
         }
         sregs
+    }
+}
+
+/// What the time-stamp counters of a restored machine's CPUs are ahead of the host's, for them to go
+/// on where they were: one value for all, so that they stay in step.
+///
+/// Writing the counter itself would not do: KVM takes a value less than a second from what the
+/// counter of a new machine shows for an attempt to set several CPUs alike, and ignores it
+/// (`kvm_synchronize_tsc`, arch/x86/kvm/x86.c). Time would run backwards in a guest that was saved
+/// in its first second.
+#[derive(Debug, Clone, Copy)]
+pub struct TscOffset(u64);
+
+impl TscOffset {
+    /// By the saved state of the machine's first CPU, as of now.
+    pub fn of(first: &VcpuState) -> Self {
+        // SAFETY: every x86-64 CPU has the instruction, and Linux lets programs use it unless one
+        // asks to be kept from it (PR_SET_TSC, prctl(2)).
+        #[allow(unsafe_code)]
+        let host = unsafe { core::arch::x86_64::_rdtsc() };
+        Self(first.tsc().unwrap_or(0).wrapping_sub(host))
+    }
+
+    /// Sets it (KVM_VCPU_TSC_OFFSET, Documentation/virt/kvm/devices/vcpu.rst); KVM has had that
+    /// since Linux 5.16.
+    #[allow(unsafe_code)]
+    fn put(self, vcpu: &VcpuFd) -> io::Result<()> {
+        let attribute = kvm_device_attr {
+            group: KVM_VCPU_TSC_CTRL,
+            attr: KVM_VCPU_TSC_OFFSET.into(),
+            addr: (&raw const self.0) as u64,
+            flags: 0,
+        };
+        // SAFETY: the ioctl reads one kvm_device_attr, and the u64 its `addr` points to; both live
+        // across the call.
+        let result =
+            unsafe { libc::ioctl(vcpu.as_raw_fd(), KVM_SET_DEVICE_ATTR, &raw const attribute) };
+        if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
     }
 }
 

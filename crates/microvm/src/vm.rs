@@ -12,7 +12,13 @@ use kvm_ioctls::{Cap, IoEventAddress, Kvm, VcpuFd, VmFd};
 use vm_memory::{Address, GuestMemoryBackend, GuestMemoryRegion};
 use vmm_sys_util::eventfd::EventFd;
 
-use crate::{boot, cpuid, error::Error, layout, memory::Memory, state::VcpuState};
+use crate::{
+    boot, cpuid,
+    error::Error,
+    layout,
+    memory::Memory,
+    state::{TscOffset, VcpuState},
+};
 
 /// IA32_MISC_ENABLE and its bit for fast string operations, which firmware sets and Linux on Intel
 /// takes as the sign that `rep movs` is fast (Intel SDM vol. 4, table 2-2).
@@ -196,13 +202,15 @@ impl Vm {
     /// # Errors
     /// This host's CPU is another than that of the host they were saved on, or KVM refuses.
     pub fn restore_vcpus(&self, states: &[VcpuState]) -> Result<Vec<VcpuFd>, Error> {
+        let tsc = states.first().map(TscOffset::of);
         states
             .iter()
+            .zip(tsc.into_iter().cycle())
             .zip(0..)
-            .map(|(state, id)| {
+            .map(|((state, tsc), id)| {
                 self.check_cpu(id, &state.cpuid)?;
                 let vcpu = self.create_vcpu(id)?;
-                state.put(&vcpu)?;
+                state.put(&vcpu, tsc)?;
                 Ok(vcpu)
             })
             .collect()
