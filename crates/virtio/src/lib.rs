@@ -18,6 +18,8 @@ pub mod transport;
 
 #[cfg(test)]
 mod driver;
+#[cfg(test)]
+mod hostile;
 
 use std::{io, os::fd::BorrowedFd};
 
