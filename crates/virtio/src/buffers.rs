@@ -187,6 +187,30 @@ impl Vectors {
         counted(count)
     }
 
+    /// Writes guest memory to `offset` of a file (pwritev(2)); says how many bytes went.
+    ///
+    /// # Errors
+    /// The segments are not guest memory, or the write fails.
+    pub fn write_at(
+        &mut self,
+        file: BorrowedFd<'_>,
+        offset: u64,
+        from: &[Segment],
+        memory: &Memory,
+    ) -> Result<u64, QueueError> {
+        vectors(from, memory, &mut self.0)?;
+        // SAFETY: as in `read_at`; the kernel only reads the memory.
+        let count = unsafe {
+            libc::pwritev(
+                file.as_raw_fd(),
+                self.0.as_ptr(),
+                self.0.len() as libc::c_int,
+                offset as libc::off_t,
+            )
+        };
+        counted(count)
+    }
+
     /// Reads from a descriptor into guest memory (readv(2)).
     ///
     /// # Errors
