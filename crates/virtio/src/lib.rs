@@ -14,6 +14,8 @@
 pub mod block;
 pub mod buffers;
 pub mod net;
+mod random;
+pub mod rng;
 pub mod transport;
 
 #[cfg(test)]
