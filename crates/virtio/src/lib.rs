@@ -14,6 +14,7 @@
 pub mod block;
 pub mod buffers;
 pub mod net;
+pub mod pmem;
 mod random;
 pub mod rng;
 pub mod transport;
