@@ -50,6 +50,22 @@ impl Buffers {
     where
         M: Deref<Target = Memory>,
     {
+        self.fill_up_to(chain, memory, MAX_BYTES)
+    }
+
+    /// The same for a device that has a bound of its own on the bytes of a request.
+    ///
+    /// # Errors
+    /// As [`Self::fill`].
+    pub fn fill_up_to<M>(
+        &mut self,
+        chain: DescriptorChain<M>,
+        memory: &Memory,
+        most_bytes: u64,
+    ) -> Result<(), QueueError>
+    where
+        M: Deref<Target = Memory>,
+    {
         self.readable.clear();
         self.writable.clear();
         let mut bytes = 0;
@@ -62,7 +78,7 @@ impl Buffers {
             if segment.length == 0 {
                 return Err(QueueError::Request("an empty descriptor"));
             }
-            if bytes > MAX_BYTES || count == MAX_SEGMENTS {
+            if bytes > most_bytes || count == MAX_SEGMENTS {
                 return Err(QueueError::Request("too long"));
             }
             if !memory.check_range(GuestAddress(segment.address), segment.length as usize) {

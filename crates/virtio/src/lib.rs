@@ -11,6 +11,7 @@
 //! Nothing here knows of KVM: the monitor passes register accesses and events on, and lends an
 //! interrupt line ([`vm_superio::Trigger`]) and guest memory ([`Memory`]).
 
+pub mod balloon;
 pub mod block;
 pub mod buffers;
 pub mod net;
