@@ -140,6 +140,15 @@ pub fn advance(segments: &mut Vec<Segment>, mut skip: u32) {
     segments.drain(..whole);
 }
 
+/// Keeps the first `keep` bytes.
+pub fn truncate(segments: &mut Vec<Segment>, mut keep: u32) {
+    segments.retain_mut(|segment| {
+        segment.length = segment.length.min(keep);
+        keep -= segment.length;
+        segment.length > 0
+    });
+}
+
 /// Takes the last byte away; returns its address.
 pub fn pop_last_byte(segments: &mut Vec<Segment>) -> Option<u64> {
     let last = segments.last_mut()?;

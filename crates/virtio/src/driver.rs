@@ -231,11 +231,16 @@ impl Driver {
 
     /// The used ring: how many entries, and the last one's head and length.
     pub fn used(&self, queue: usize) -> (u16, u32, u32) {
-        let ring = Self::rings(queue) + USED;
-        let count: u16 = self.memory.read_obj(GuestAddress(ring + 2)).unwrap();
-        let last = ring + 4 + u64::from(count.wrapping_sub(1) % SIZE) * 8;
+        let count = self.memory.read_obj(GuestAddress(Self::rings(queue) + USED + 2)).unwrap();
+        let (head, length) = self.used_entry(queue, u16::wrapping_sub(count, 1));
+        (count, head, length)
+    }
+
+    /// One entry of the used ring: head and length.
+    pub fn used_entry(&self, queue: usize, index: u16) -> (u32, u32) {
+        let entry = Self::rings(queue) + USED + 4 + u64::from(index % SIZE) * 8;
         let word = |at: u64| self.memory.read_obj::<u32>(GuestAddress(at)).unwrap();
-        (count, word(last), word(last + 4))
+        (word(entry), word(entry + 4))
     }
 
     /// Bytes of guest memory.

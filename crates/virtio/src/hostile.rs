@@ -166,15 +166,20 @@ fn take(
     None
 }
 
+/// So many scripts, or as many as PROPTEST_CASES asks for.
+pub fn config(scripts: u32) -> ProptestConfig {
+    let mut config = ProptestConfig { failure_persistence: None, ..Default::default() };
+    if std::env::var_os("PROPTEST_CASES").is_none() {
+        config.cases = scripts;
+    }
+    config
+}
+
 /// Runs scripts of hostile steps, alone and with a second CPU that writes to rings and buffers
 /// while the device reads them.
 pub fn assert_any_driver_is_survived(queues: u32, make: impl Fn() -> Made) {
-    let mut config = ProptestConfig { failure_persistence: None, ..Default::default() };
-    if std::env::var_os("PROPTEST_CASES").is_none() {
-        config.cases = SCRIPTS;
-    }
     let script = prop::collection::vec(step(queues as usize), 1..STEPS);
-    TestRunner::new(config)
+    TestRunner::new(config(SCRIPTS))
         .run(&script, |script| {
             let (device, keep) = make();
             let mut kept = vec![keep];

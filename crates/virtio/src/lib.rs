@@ -19,6 +19,7 @@ pub mod pmem;
 mod random;
 pub mod rng;
 pub mod transport;
+pub mod vsock;
 
 #[cfg(test)]
 mod driver;
