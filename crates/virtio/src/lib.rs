@@ -14,6 +14,7 @@
 pub mod balloon;
 pub mod block;
 pub mod buffers;
+pub mod console;
 pub mod net;
 pub mod pmem;
 mod random;
