@@ -229,6 +229,7 @@ impl Device for Balloon {
         self.config.to_vec()
     }
 
+    /// The guest goes on with the target it had, until another is set.
     fn restore(&mut self, saved: &[u8]) -> Result<(), &'static str> {
         self.config = saved.try_into().map_err(|_| "length")?;
         let target = self.config[..ACTUAL].try_into().expect("4 of 8 bytes");

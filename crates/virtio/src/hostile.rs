@@ -191,7 +191,23 @@ pub fn assert_any_driver_is_survived(queues: u32, make: impl Fn() -> Made) {
             Ok(())
         })
         .unwrap();
+    assert_any_access_is_survived(queues, &make);
     assert_races_are_survived(queues, make);
+}
+
+/// Every width at every offset, on a device that is ready and on one that is not.
+fn assert_any_access_is_survived(queues: u32, make: &impl Fn() -> Made) {
+    let (device, _keep) = make();
+    let mut driver = Driver::ready(device, VERSION_1, queues);
+    for fill in [0, 1, 0xff] {
+        for offset in (0..0x120).chain(u64::MAX - 16..=u64::MAX) {
+            for width in 0..10 {
+                driver.device.read(offset, &mut vec![0; width]);
+                driver.device.write(offset, &vec![fill; width]);
+            }
+        }
+        driver.bring_up(VERSION_1, queues);
+    }
 }
 
 /// A second CPU changes rings, tables and buffers all the time.
