@@ -32,7 +32,8 @@ pub struct Pmem {
 
 impl Pmem {
     /// Memory of `size` bytes at guest-physical `start`. Linux wants both in multiples of 2 MiB
-    /// (a memory-hotplug subsection), and the range beside any RAM.
+    /// (a memory-hotplug subsection), and the range beside any RAM. [`Memory`] must hold the range
+    /// too: other devices are handed its pages, as when a file in use in place goes out by sendfile(2).
     pub fn new(start: u64, size: u64) -> Self {
         let mut config = [0; 16];
         config[..8].copy_from_slice(&start.to_le_bytes());
