@@ -4,6 +4,10 @@
 //! Guest RAM is a private mapping, anonymous or copy-on-write from a file. MADV_DONTNEED (madvise(2))
 //! drops this guest's own pages of either; what is read there next is zeroes or the file. A shared
 //! mapping would keep its pages, so those are punched out of what backs them (MADV_REMOVE).
+//!
+//! Linux reports blocks of 4 MiB (2 MiB with huge pages) two seconds after they were freed, and only
+//! while 32 of them are free beyond its low watermark (mm/page_reporting.c): a guest of 64 MiB reports
+//! nothing, and is reached by a target alone.
 
 mod control;
 mod pages;
