@@ -50,6 +50,22 @@ impl Buffers {
     where
         M: Deref<Target = Memory>,
     {
+        self.fill_up_to(chain, memory, MAX_BYTES)
+    }
+
+    /// The same for a device that has a bound of its own on the bytes of a request.
+    ///
+    /// # Errors
+    /// As [`Self::fill`].
+    pub fn fill_up_to<M>(
+        &mut self,
+        chain: DescriptorChain<M>,
+        memory: &Memory,
+        most_bytes: u64,
+    ) -> Result<(), QueueError>
+    where
+        M: Deref<Target = Memory>,
+    {
         self.readable.clear();
         self.writable.clear();
         let mut bytes = 0;
@@ -62,7 +78,7 @@ impl Buffers {
             if segment.length == 0 {
                 return Err(QueueError::Request("an empty descriptor"));
             }
-            if bytes > MAX_BYTES || count == MAX_SEGMENTS {
+            if bytes > most_bytes || count == MAX_SEGMENTS {
                 return Err(QueueError::Request("too long"));
             }
             if !memory.check_range(GuestAddress(segment.address), segment.length as usize) {
@@ -124,6 +140,15 @@ pub fn advance(segments: &mut Vec<Segment>, mut skip: u32) {
     segments.drain(..whole);
 }
 
+/// Keeps the first `keep` bytes.
+pub fn truncate(segments: &mut Vec<Segment>, mut keep: u32) {
+    segments.retain_mut(|segment| {
+        segment.length = segment.length.min(keep);
+        keep -= segment.length;
+        segment.length > 0
+    });
+}
+
 /// Takes the last byte away; returns its address.
 pub fn pop_last_byte(segments: &mut Vec<Segment>) -> Option<u64> {
     let last = segments.last_mut()?;
@@ -178,6 +203,30 @@ impl Vectors {
         // Nothing holds references into guest memory, so the kernel may write to it.
         let count = unsafe {
             libc::preadv(
+                file.as_raw_fd(),
+                self.0.as_ptr(),
+                self.0.len() as libc::c_int,
+                offset as libc::off_t,
+            )
+        };
+        counted(count)
+    }
+
+    /// Writes guest memory to `offset` of a file (pwritev(2)); says how many bytes went.
+    ///
+    /// # Errors
+    /// The segments are not guest memory, or the write fails.
+    pub fn write_at(
+        &mut self,
+        file: BorrowedFd<'_>,
+        offset: u64,
+        from: &[Segment],
+        memory: &Memory,
+    ) -> Result<u64, QueueError> {
+        vectors(from, memory, &mut self.0)?;
+        // SAFETY: as in `read_at`; the kernel only reads the memory.
+        let count = unsafe {
+            libc::pwritev(
                 file.as_raw_fd(),
                 self.0.as_ptr(),
                 self.0.len() as libc::c_int,

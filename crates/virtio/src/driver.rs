@@ -1,10 +1,12 @@
 //! A driver for the tests of transport and devices: well-behaved where asked, and able to write
 //! any descriptor where not. It talks to a device as a guest does, by registers and memory alone.
 
+#![allow(unsafe_code)]
+
 use std::{cell::Cell, io, rc::Rc, sync::Arc};
 
 use virtio_bindings::{virtio_mmio::*, virtio_ring::*};
-use vm_memory::{Bytes, GuestAddress};
+use vm_memory::{Bytes, GuestAddress, GuestRegionMmap, MmapRegion};
 use vm_superio::Trigger;
 
 use super::{Device, transport::Transport};
@@ -50,6 +52,38 @@ pub struct Entry {
     pub next: u16,
 }
 
+/// Pages around the guest's RAM that nothing may touch: what reaches outside dies of it.
+const GUARD: usize = 1 << 20;
+
+/// Where a guest's RAM is mapped.
+struct Room(*mut libc::c_void);
+
+impl Room {
+    fn new() -> (Self, Memory) {
+        let (prot, flags) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_PRIVATE);
+        let flags = flags | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
+        let size = RAM as usize;
+        // SAFETY: a new mapping where there is room, and access to a part of it.
+        unsafe {
+            let start =
+                libc::mmap(std::ptr::null_mut(), size + 2 * GUARD, libc::PROT_NONE, flags, -1, 0);
+            assert_ne!(start, libc::MAP_FAILED);
+            let ram = start.byte_add(GUARD);
+            assert_eq!(libc::mprotect(ram, size, prot), 0);
+            let region = MmapRegion::build_raw(ram.cast(), size, prot, flags).unwrap();
+            let region = GuestRegionMmap::new(region, GuestAddress(0)).unwrap();
+            (Self(start), Memory::from_regions(vec![region]).unwrap())
+        }
+    }
+}
+
+impl Drop for Room {
+    fn drop(&mut self) {
+        // SAFETY: the mapping made by `new`; the driver drops the device and its memory before.
+        unsafe { libc::munmap(self.0, RAM as usize + 2 * GUARD) };
+    }
+}
+
 /// The driver and the device it drives.
 pub struct Driver {
     /// The device behind its registers.
@@ -59,25 +93,36 @@ pub struct Driver {
     /// Interrupts so far.
     pub interrupts: Counter,
     available: [u16; 3],
+    _room: Room,
 }
 
 impl Driver {
     /// A device nobody has touched yet.
     pub fn new(device: Box<dyn Device>) -> Self {
-        let memory = Arc::new(Memory::from_ranges(&[(GuestAddress(0), RAM as usize)]).unwrap());
+        let (room, memory) = Room::new();
+        let memory = Arc::new(memory);
         let interrupts = Counter::default();
         let device = Transport::new(device, memory.clone(), interrupts.clone());
-        Self { device, memory, interrupts, available: [0; 3] }
+        Self { device, memory, interrupts, available: [0; 3], _room: room }
     }
 
     /// A device brought up with these features and this many queues.
     pub fn ready(device: Box<dyn Device>, features: u64, queues: u32) -> Self {
         let mut driver = Self::new(device);
-        driver.negotiate(features);
-        (0..queues).for_each(|queue| driver.set_up_queue(queue));
-        driver.write(VIRTIO_MMIO_STATUS, 15);
-        assert!(driver.device.is_serving(), "status {:#x}", driver.status());
+        driver.bring_up(features, queues);
         driver
+    }
+
+    /// Resets the device and brings it up.
+    pub fn bring_up(&mut self, features: u64, queues: u32) {
+        self.negotiate(features);
+        (0..queues as usize).for_each(|queue| {
+            self.set_available(queue, 0);
+            self.put(Self::rings(queue) + USED, &[0; 4]);
+            self.set_up_queue(queue as u32);
+        });
+        self.write(VIRTIO_MMIO_STATUS, 15);
+        assert!(self.device.is_serving(), "status {:#x}", self.status());
     }
 
     /// Reads a register.
@@ -90,6 +135,15 @@ impl Driver {
     /// Writes a register.
     pub fn write(&mut self, register: u32, value: u32) {
         self.device.write(register.into(), &value.to_le_bytes());
+    }
+
+    /// The features the device offers.
+    pub fn offered(&mut self) -> u64 {
+        let mut half = |sel: u32| {
+            self.write(VIRTIO_MMIO_DEVICE_FEATURES_SEL, sel);
+            u64::from(self.read(VIRTIO_MMIO_DEVICE_FEATURES))
+        };
+        half(0) | half(1) << 32
     }
 
     /// The status register.
@@ -177,11 +231,16 @@ impl Driver {
 
     /// The used ring: how many entries, and the last one's head and length.
     pub fn used(&self, queue: usize) -> (u16, u32, u32) {
-        let ring = Self::rings(queue) + USED;
-        let count: u16 = self.memory.read_obj(GuestAddress(ring + 2)).unwrap();
-        let last = ring + 4 + u64::from(count.wrapping_sub(1) % SIZE) * 8;
+        let count = self.memory.read_obj(GuestAddress(Self::rings(queue) + USED + 2)).unwrap();
+        let (head, length) = self.used_entry(queue, u16::wrapping_sub(count, 1));
+        (count, head, length)
+    }
+
+    /// One entry of the used ring: head and length.
+    pub fn used_entry(&self, queue: usize, index: u16) -> (u32, u32) {
+        let entry = Self::rings(queue) + USED + 4 + u64::from(index % SIZE) * 8;
         let word = |at: u64| self.memory.read_obj::<u32>(GuestAddress(at)).unwrap();
-        (count, word(last), word(last + 4))
+        (word(entry), word(entry + 4))
     }
 
     /// Bytes of guest memory.

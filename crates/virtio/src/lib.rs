@@ -11,13 +11,21 @@
 //! Nothing here knows of KVM: the monitor passes register accesses and events on, and lends an
 //! interrupt line ([`vm_superio::Trigger`]) and guest memory ([`Memory`]).
 
+pub mod balloon;
 pub mod block;
 pub mod buffers;
+pub mod console;
 pub mod net;
+pub mod pmem;
+mod random;
+pub mod rng;
 pub mod transport;
+pub mod vsock;
 
 #[cfg(test)]
 mod driver;
+#[cfg(test)]
+mod hostile;
 
 use std::{io, os::fd::BorrowedFd};
 

@@ -1,32 +1,48 @@
 //! The disk, driven through its registers.
 
-use std::io::Write;
+use std::{io::Write, os::fd::AsRawFd, os::unix::fs::FileExt};
+
+use nix::sys::memfd::{MFdFlags, memfd_create};
 
 use super::*;
-use crate::driver::{
-    BUFFERS, Driver, Entry, VERSION_1, assert_hostile_queues_break, assert_noise_is_survived,
+use crate::{
+    driver::{
+        BUFFERS, Driver, Entry, VERSION_1, assert_hostile_queues_break, assert_noise_is_survived,
+    },
+    hostile::assert_any_driver_is_survived,
 };
 
 const HEADER_AT: u64 = BUFFERS;
 const DATA_AT: u64 = BUFFERS + 0x1000;
 const STATUS_AT: u64 = BUFFERS + 0x8000;
 
-/// A disk of four sectors, each filled with its number plus one.
-fn disk() -> Block {
-    let path = std::env::temp_dir().join(format!(
-        "compare-virtio-disk-{}-{:?}",
-        std::process::id(),
-        std::thread::current().id()
-    ));
-    let mut file =
-        File::options().read(true).write(true).create(true).truncate(true).open(&path).unwrap();
-    std::fs::remove_file(path).unwrap();
+/// Four sectors, each filled with its number plus one.
+fn file() -> File {
+    let mut file = File::from(memfd_create(c"disk", MFdFlags::MFD_CLOEXEC).unwrap());
     (1..=4_u8).for_each(|sector| file.write_all(&[sector; 512]).unwrap());
-    Block::new(file, 2048 + 100)
+    file
+}
+
+/// A disk that cannot be written, of a file that does not end with a sector.
+fn disk() -> Block {
+    Block::new(file(), 2048 + 100)
 }
 
 fn driver() -> Driver {
     Driver::ready(Box::new(disk()), VERSION_1, 1)
+}
+
+/// A disk that can be written, and its file.
+fn writable(features: u64) -> (Driver, File) {
+    let file = file();
+    let disk = Block::writable(file.try_clone().unwrap(), 2048);
+    (Driver::ready(Box::new(disk), VERSION_1 | features, 1), file)
+}
+
+fn content(file: &File) -> Vec<u8> {
+    let mut bytes = vec![0; 2048];
+    file.read_exact_at(&mut bytes, 0).unwrap();
+    bytes
 }
 
 /// Makes a request of this type at this sector; returns its status and the length told.
@@ -130,7 +146,73 @@ fn requests_without_room_break_the_device() {
 }
 
 #[test]
+fn sectors_are_written_from_any_pieces() {
+    for features in [0, 1 << VIRTIO_BLK_F_FLUSH] {
+        let (mut driver, file) = writable(features);
+        assert_eq!(driver.read(0x010) & 1 << VIRTIO_BLK_F_RO, 0);
+        driver.put(DATA_AT, &[8; 512]);
+        driver.put(DATA_AT + 0x800, &[9; 512]);
+        let pieces = [(DATA_AT, 500, false), (DATA_AT + 0x800, 512, false), (DATA_AT, 12, false)];
+        assert_eq!(ask(&mut driver, VIRTIO_BLK_T_OUT, 2, &pieces), (0, 1));
+        assert_eq!(ask(&mut driver, VIRTIO_BLK_T_FLUSH, 0, &[]), (0, 1));
+        let bytes = content(&file);
+        assert_eq!((bytes[1023], bytes[1024], bytes[1523]), (2, 8, 8));
+        assert_eq!((bytes[1524], bytes[2035], bytes[2036]), (9, 9, 8));
+        assert_eq!(ask(&mut driver, VIRTIO_BLK_T_IN, 3, &[(DATA_AT, 512, true)]), (0, 513));
+        assert_eq!(driver.bytes(DATA_AT, 512)[..], bytes[1536..]);
+    }
+}
+
+#[test]
+fn header_and_data_may_share_a_descriptor() {
+    let (mut driver, file) = writable(0);
+    driver.put(HEADER_AT, &[1, 0, 0, 0, 0, 0, 0, 0, 3, 0, 0, 0, 0, 0, 0, 0]);
+    driver.put(HEADER_AT + 16, &[6; 512]);
+    driver.request(0, &[(HEADER_AT, 528, false), (STATUS_AT, 1, true)]);
+    assert_eq!(driver.used(0), (1, 0, 1));
+    assert_eq!(content(&file)[1535..], [&[3][..], &[6; 512]].concat());
+}
+
+#[test]
+fn nothing_is_written_beyond_the_end_or_in_parts_of_sectors() {
+    let (mut driver, file) = writable(0);
+    let sector = [(DATA_AT, 512, false)];
+    let long = [(DATA_AT, 1024, false)];
+    for (sector, parts) in [(4, &sector), (3, &long), (u64::MAX, &sector), (u64::MAX / 512, &long)]
+    {
+        assert_eq!(ask(&mut driver, VIRTIO_BLK_T_OUT, sector, parts), (1, 1), "{sector:#x}");
+    }
+    assert_eq!(ask(&mut driver, VIRTIO_BLK_T_OUT, 0, &[(DATA_AT, 511, false)]), (1, 1));
+    assert!(!driver.is_broken());
+    assert_eq!(file.metadata().unwrap().len(), 2048);
+    assert_eq!((content(&file)[0], content(&file)[2047]), (1, 4));
+}
+
+#[test]
+fn what_the_host_refuses_to_write_is_an_error_to_the_guest() {
+    let whole = file();
+    let file = File::open(format!("/proc/self/fd/{}", whole.as_raw_fd())).unwrap();
+    let mut driver = Driver::ready(Box::new(Block::writable(file, 2048)), VERSION_1, 1);
+    assert_eq!(ask(&mut driver, VIRTIO_BLK_T_OUT, 0, &[(DATA_AT, 512, false)]), (1, 1));
+    assert!(!driver.is_broken());
+}
+
+#[test]
+fn a_snapshot_is_of_one_size_of_disk() {
+    assert_eq!(disk().restore(&disk().save()), Ok(()));
+    assert_eq!(Block::new(file(), 1024).restore(&disk().save()), Err("capacity"));
+    assert_eq!(disk().restore(&[]), Err("capacity"));
+}
+
+#[test]
 fn hostile_queues_break_the_device_only() {
     assert_hostile_queues_break(driver, 0);
+    assert_hostile_queues_break(|| writable(0).0, 0);
     assert_noise_is_survived(driver, 1);
+}
+
+#[test]
+fn any_driver_is_survived() {
+    assert_any_driver_is_survived(1, || (Box::new(disk()), Box::new(())));
+    assert_any_driver_is_survived(1, || (Box::new(Block::writable(file(), 2048)), Box::new(())));
 }

@@ -8,8 +8,10 @@ use nix::{
 };
 
 use super::*;
-use crate::driver::{
-    BUFFERS, Driver, VERSION_1, assert_hostile_queues_break, assert_noise_is_survived,
+use crate::{
+    driver::{BUFFERS, Driver, VERSION_1, assert_hostile_queues_break, assert_noise_is_survived},
+    hostile::assert_any_driver_is_survived,
+    transport::Transport,
 };
 
 const PACKET_AT: u64 = BUFFERS;
@@ -41,12 +43,32 @@ impl Device for OnSocket {
     ) -> Result<bool, QueueError> {
         self.0.serve(index, queues, memory)
     }
+    fn watched(&self) -> Option<BorrowedFd<'_>> {
+        self.0.watched()
+    }
+    fn handle_event(
+        &mut self,
+        queues: &mut [Queue],
+        memory: &Memory,
+    ) -> Result<Notice, QueueError> {
+        self.0.handle_event(queues, memory)
+    }
+    fn save(&self) -> Vec<u8> {
+        self.0.save()
+    }
+    fn restore(&mut self, saved: &[u8]) -> Result<(), &'static str> {
+        self.0.restore(saved)
+    }
+}
+
+fn net() -> (OnSocket, OwnedFd) {
+    let flags = SockFlag::SOCK_NONBLOCK | SockFlag::SOCK_CLOEXEC;
+    let (tap, wire) = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, flags).unwrap();
+    (OnSocket(Net::with_fd(tap, [2, 0, 0, 0, 0, 9])), wire)
 }
 
 fn card() -> (Driver, OwnedFd) {
-    let flags = SockFlag::SOCK_NONBLOCK | SockFlag::SOCK_CLOEXEC;
-    let (tap, wire) = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, flags).unwrap();
-    let net = OnSocket(Net::with_fd(tap, [2, 0, 0, 0, 0, 9]));
+    let (net, wire) = net();
     (Driver::ready(Box::new(net), VERSION_1, 2), wire)
 }
 
@@ -123,4 +145,41 @@ fn hostile_queues_break_the_device_only() {
         assert_hostile_queues_break(|| card().0, queue);
     }
     assert_noise_is_survived(|| card().0, 2);
+}
+
+#[test]
+fn any_driver_is_survived() {
+    assert_any_driver_is_survived(2, || {
+        let (net, wire) = net();
+        (0..3).for_each(|_| assert_eq!(write(&wire, &[3; 90]), Ok(90)));
+        (Box::new(net), Box::new(wire))
+    });
+}
+
+#[test]
+fn the_address_the_guest_has_read_goes_with_it() {
+    let (mut driver, wire) = card();
+    let state = driver.device.save();
+    assert_eq!(state.device, [2, 0, 0, 0, 0, 9]);
+    let other = OnSocket(Net::with_fd(wire, [2; 6]));
+    driver.device = Transport::restore(
+        Box::new(other),
+        driver.memory.clone(),
+        driver.interrupts.clone(),
+        &state,
+    )
+    .unwrap();
+    let mut mac = [0; 6];
+    driver.device.read(0x100, &mut mac);
+    assert_eq!(mac, [2, 0, 0, 0, 0, 9]);
+}
+
+#[test]
+fn packets_wake_the_device() {
+    let (mut driver, wire) = card();
+    driver.request(RECEIVE, &[(PACKET_AT, 2000, true)]);
+    write(&wire, &[7; 90]).unwrap();
+    assert!(driver.device.watched().is_some());
+    driver.device.handle_event();
+    assert_eq!(driver.used(RECEIVE), (1, 0, 90));
 }
