@@ -15,6 +15,7 @@ mod assembly;
 mod backend;
 mod boot;
 mod bus;
+mod bzimage;
 mod check;
 mod cmdline;
 mod console;
