@@ -7,10 +7,11 @@
 //!                                     └────────────► Confinement (plain data for the record) ◄─┘
 //! ```
 //! [`seccomp`] compiles lists of system calls to filters and knows nothing of who uses them, [`jail`]
-//! does the rest.
+//! does the rest, and [`monitor`] holds the lists of the microVM's monitor.
 
 mod error;
 pub mod jail;
+pub mod monitor;
 pub mod seccomp;
 mod summary;
 
