@@ -10,6 +10,7 @@
 //! does the rest, and [`monitor`] holds the lists of the microVM's monitor.
 
 mod error;
+pub mod inject;
 pub mod jail;
 pub mod monitor;
 pub mod seccomp;
