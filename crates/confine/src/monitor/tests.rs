@@ -58,6 +58,46 @@ fn every_list_compiles_and_says_what_it_holds() {
     }
 }
 
+/// What the monitor's own tests were seen to call from the first entry into the guest on, every kind
+/// of end of a guest among them (`examples/record.rs`).
+#[test]
+fn what_was_seen_is_allowed() {
+    let seen_of_all: &[(c_long, u64)] = &[
+        (libc::SYS_clock_gettime, 0),
+        (libc::SYS_close, 0),
+        (libc::SYS_exit_group, 0),
+        (libc::SYS_futex, 0x81),
+        (libc::SYS_futex, 0x89),
+        (libc::SYS_munmap, 0),
+        (libc::SYS_rt_sigreturn, 0),
+        (libc::SYS_write, 0),
+    ];
+    let seen_of_vcpus: &[(c_long, u64)] = &[
+        (libc::SYS_ioctl, 0xae80),
+        (libc::SYS_ioctl, 0x8004_ae98),
+        (libc::SYS_ioctl, 0x8090_ae81),
+        (libc::SYS_ioctl, 0x4004_54d0),
+    ];
+    let seen_of_devices: &[(c_long, u64)] = &[
+        (libc::SYS_epoll_ctl, 0),
+        (libc::SYS_epoll_wait, 0),
+        (libc::SYS_getpid, 0),
+        (libc::SYS_preadv, 0),
+        (libc::SYS_read, 0),
+        (libc::SYS_readv, 0),
+        (libc::SYS_writev, 0),
+    ];
+    for monitor in [PLAIN, ALL] {
+        for (policy, seen) in
+            [(monitor.vcpu(), seen_of_vcpus), (monitor.devices(), seen_of_devices)]
+        {
+            for &(call, argument) in seen_of_all.iter().chain(seen) {
+                assert!(allows(&policy, call, [0, argument, 0, 0, 0, 0]), "{call} {argument:#x}");
+            }
+        }
+    }
+}
+
 #[test]
 fn arguments_count() {
     let (vcpu, devices) = (PLAIN.vcpu(), PLAIN.devices());

@@ -19,6 +19,11 @@ impl Filter {
         Self { program, calls }
     }
 
+    /// A program made elsewhere; which calls it lets through is not known.
+    pub fn from_instructions(program: Vec<sock_filter>) -> Self {
+        Self { program, calls: Vec::new() }
+    }
+
     /// The instructions, first to last.
     pub fn instructions(&self) -> &[sock_filter] {
         &self.program
@@ -52,8 +57,9 @@ impl Filter {
     fn set(&self, flags: c_ulong) -> Result<libc::c_long, Error> {
         crate::jail::no_new_privileges()?;
         let program = sock_fprog {
-            // At most BPF_MAXINSNS, which the compiler saw to.
-            len: self.program.len() as u16,
+            // At most BPF_MAXINSNS, which the compiler saw to; of a longer one the kernel refuses
+            // what is left.
+            len: self.program.len().try_into().unwrap_or(u16::MAX),
             filter: self.program.as_ptr().cast_mut(),
         };
         let mode = libc::SECCOMP_SET_MODE_FILTER as c_int;

@@ -45,6 +45,11 @@ pub fn play(part: &str) -> ! {
         ["closed"] => closed(),
         ["parent"] => parent(),
         ["allowed", kind] => allowed(kind),
+        ["abort", kind] => {
+            filter(kind).install().unwrap();
+            eprintln!("a panic's message");
+            std::process::abort();
+        }
         ["forbidden", kind, call] => forbidden(kind, call),
         ["asleep"] => {
             filter("devices").install().unwrap();

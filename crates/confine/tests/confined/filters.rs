@@ -1,11 +1,14 @@
 //! Filters in the kernel.
 
+use std::os::unix::process::ExitStatusExt;
+
 use compare_confine::inject;
 
 use crate::{Case, seen::Seen};
 
 pub const CASES: &[Case] = &[
     ("what_the_lists_allow_goes_on", allowed),
+    ("a_panic_ends_as_everywhere", aborted),
     ("what_they_do_not_kills", forbidden),
     ("a_call_put_in_the_place_of_another_kills", injected),
     ("a_call_may_fail_instead", errno),
@@ -16,6 +19,13 @@ pub const CASES: &[Case] = &[
 fn allowed() {
     for part in ["allowed:vcpu", "allowed:devices"] {
         Seen::start(part, None).end_well();
+    }
+}
+
+fn aborted() {
+    for part in ["abort:vcpu", "abort:devices"] {
+        let (status, _) = Seen::start(part, None).end();
+        assert_eq!(status.signal(), Some(libc::SIGABRT), "{status}");
     }
 }
 
