@@ -2,7 +2,7 @@
 //! takes from fork(2) to waitpid(2) than one that did nothing, in a row of such processes: so that
 //! what the kernel puts off when one ends is paid by the next.
 //!
-//! `compare lab exec --file …/examples/prices -- /lab/files/prices`, as root.
+//! `compare lab exec --clock instructions --file …/examples/prices -- /lab/files/prices`, as root.
 #![allow(unsafe_code, clippy::unwrap_used)] // fork(2) in a process of one thread; a measurement
 
 use std::{
