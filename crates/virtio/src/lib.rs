@@ -14,6 +14,7 @@
 pub mod block;
 pub mod buffers;
 pub mod net;
+pub mod rearm;
 pub mod transport;
 
 #[cfg(test)]
