@@ -102,7 +102,8 @@ pub struct Run {
     /// How long a start may take, instead of the workload's own
     #[arg(long, value_name = "DURATION")]
     pub timeout: Option<Span>,
-    /// Guest kernel: an uncompressed x86-64 vmlinux, instead of the one built here
+    /// Guest kernel, instead of the one built here: an x86-64 vmlinux, or a bzImage, which unpacks itself
+    /// in the guest. It needs virtio-mmio, block and net, EROFS and overlayfs built in
     #[arg(long, value_name = "FILE")]
     pub kernel: Option<PathBuf>,
     /// Where the reports go besides the terminal

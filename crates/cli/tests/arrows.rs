@@ -24,6 +24,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("report", &["spec", "stats"]),
     ("init", &["wire", "net"]),
     ("hello", &[]),
+    ("hostile", &[]),
 ];
 
 /// Library → crates that may use it.

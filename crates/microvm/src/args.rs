@@ -16,7 +16,7 @@ compare-vmm: boots one Linux kernel in one KVM virtual machine (part of `compare
 usage: compare-vmm --kernel FILE --initramfs FILE --memory SIZE [OPTION…]
        compare-vmm --restore DIR [OPTION…]
 
-  --kernel FILE         uncompressed x86-64 kernel (vmlinux)
+  --kernel FILE         x86-64 kernel: an uncompressed vmlinux, or a bzImage
   --initramfs FILE      uncompressed cpio archive (newc) that holds /init
   --memory SIZE         RAM of the guest: 128MiB
   --vcpus N             virtual CPUs, 1 to 32 (1)

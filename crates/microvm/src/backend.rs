@@ -44,7 +44,7 @@ const MONITOR_THREADS: u32 = 16;
 pub struct MicrovmConfig {
     /// The monitor, `compare-vmm`.
     pub vmm: PathBuf,
-    /// Guest kernel, an uncompressed `vmlinux`.
+    /// Guest kernel: an uncompressed `vmlinux` or a bzImage.
     pub kernel: PathBuf,
     /// Initramfs with our `/init`: `compare_image::cpio::init_archive`.
     pub initramfs: PathBuf,

@@ -26,6 +26,7 @@ use virtio_queue::{Queue, QueueOwnedT, QueueT};
 use crate::{
     Device, Memory, Notice, QueueError,
     buffers::{self, Buffers},
+    rearm::rearm,
 };
 use control::Shared;
 use pages::{PAGE, Runs};
@@ -213,7 +214,7 @@ impl Device for Balloon {
                 }
                 queue.add_used(memory, head, 0)?;
             }
-            if !queue.enable_notification(memory)? {
+            if !rearm(queue, memory)? {
                 return Ok(queue.needs_notification(memory)?);
             }
         }

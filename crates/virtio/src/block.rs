@@ -10,6 +10,7 @@ use vm_memory::{Bytes, GuestAddress};
 use super::{
     Device, QueueError,
     buffers::{self, Buffers, Vectors, total},
+    rearm::rearm,
 };
 use crate::Memory;
 
@@ -185,15 +186,15 @@ impl Device for Block {
         memory: &Memory,
     ) -> Result<bool, QueueError> {
         let queue = &mut queues[index];
+        queue.disable_notification(memory)?;
         loop {
-            queue.disable_notification(memory)?;
             while let Some(chain) = queue.iter(memory)?.next() {
                 let head = chain.head_index();
                 self.buffers.fill(chain, memory)?;
                 let written = self.request(memory)?;
                 queue.add_used(memory, head, written)?;
             }
-            if !queue.enable_notification(memory)? {
+            if !rearm(queue, memory)? {
                 return Ok(queue.needs_notification(memory)?);
             }
         }

@@ -17,6 +17,7 @@ use virtio_queue::{Queue, QueueOwnedT, QueueT};
 use crate::{
     Device, Memory, Notice, QueueError,
     buffers::{self, Buffers, Vectors},
+    rearm::rearm,
 };
 
 /// Index of the queue of what is typed (5.3.2).
@@ -75,8 +76,7 @@ impl Console {
         queue.disable_notification(memory)?;
         while !self.input_ended {
             let Some(chain) = queue.iter(memory)?.next() else {
-                if queue.enable_notification(memory)? {
-                    queue.disable_notification(memory)?;
+                if rearm(queue, memory)? {
                     continue;
                 }
                 break;
@@ -118,7 +118,7 @@ impl Console {
                 queue.add_used(memory, head, 0)?;
                 moved = true;
             }
-            if !queue.enable_notification(memory)? {
+            if !rearm(queue, memory)? {
                 return Ok(moved && queue.needs_notification(memory)?);
             }
         }

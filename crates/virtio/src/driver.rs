@@ -324,6 +324,40 @@ pub fn assert_hostile_queues_break(make: impl Fn() -> Driver, queue: usize) {
     assert!(driver.is_broken(), "index");
 }
 
+/// Rings that lie over each other, so that what the device writes is what it reads next: whatever the
+/// device makes of it, it comes to an end. The chain that starts at descriptor 0 is one it takes.
+pub fn assert_rings_over_each_other_end(
+    make: impl Fn() -> Driver,
+    features: u64,
+    queue: u32,
+    chain: &[Entry],
+) {
+    for distance in (0..0x60).step_by(2) {
+        for above in [true, false] {
+            let mut driver = make();
+            driver.negotiate(features);
+            for queue in 0..=queue.max(1) {
+                driver.set_up_queue(queue);
+            }
+            let used = Driver::rings(queue as usize) + USED;
+            let available = if above { used + distance } else { used - distance };
+            driver.write(VIRTIO_MMIO_QUEUE_SEL, queue);
+            driver.write(VIRTIO_MMIO_QUEUE_READY, 0);
+            driver.write(VIRTIO_MMIO_QUEUE_AVAIL_LOW, available as u32);
+            driver.write(VIRTIO_MMIO_QUEUE_READY, 1);
+            driver.write(VIRTIO_MMIO_STATUS, 15);
+            assert!(driver.device.is_serving());
+            for (index, &entry) in (0..).zip(chain) {
+                driver.describe(queue as usize, index, entry);
+            }
+            for index in 1..4_u16 {
+                driver.memory.write_obj(index, GuestAddress(available + 2)).unwrap();
+                driver.device.serve(queue as usize);
+            }
+        }
+    }
+}
+
 /// Random tables, rings and register writes: whatever happens, nothing panics and nothing outside
 /// of guest memory is touched.
 pub fn assert_noise_is_survived(make: impl Fn() -> Driver, queues: u32) {

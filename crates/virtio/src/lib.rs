@@ -18,6 +18,7 @@ pub mod console;
 pub mod net;
 pub mod pmem;
 mod random;
+pub mod rearm;
 pub mod rng;
 pub mod transport;
 pub mod vsock;

@@ -15,6 +15,7 @@ use virtio_queue::{Queue, QueueOwnedT, QueueT};
 use super::{
     Device, Notice, QueueError,
     buffers::{self, Buffers, Vectors, total},
+    rearm::rearm,
 };
 use crate::Memory;
 
@@ -76,8 +77,7 @@ impl Net {
         loop {
             let Some(chain) = queue.iter(memory)?.next() else {
                 // The guest tells when it adds buffers; if it just did, go on.
-                if queue.enable_notification(memory)? {
-                    queue.disable_notification(memory)?;
+                if rearm(queue, memory)? {
                     continue;
                 }
                 break;
@@ -108,8 +108,8 @@ impl Net {
 
     /// Sends every packet of the guest. What the tap refuses is lost, as on any network.
     fn transmit(&mut self, queue: &mut Queue, memory: &Memory) -> Result<bool, QueueError> {
+        queue.disable_notification(memory)?;
         loop {
-            queue.disable_notification(memory)?;
             while let Some(chain) = queue.iter(memory)?.next() {
                 let head = chain.head_index();
                 self.buffers.fill(chain, memory)?;
@@ -123,7 +123,7 @@ impl Net {
                     Err(error) => return Err(error),
                 }
             }
-            if !queue.enable_notification(memory)? {
+            if !rearm(queue, memory)? {
                 return Ok(queue.needs_notification(memory)?);
             }
         }

@@ -13,6 +13,7 @@ use virtio_queue::{Queue, QueueOwnedT, QueueT};
 use crate::{
     Device, Memory, QueueError,
     buffers::{self, Buffers},
+    rearm::rearm,
 };
 
 /// Entries of the queue of flushes.
@@ -86,7 +87,7 @@ impl Device for Pmem {
                 }
                 queue.add_used(memory, head, answer.len() as u32)?;
             }
-            if !queue.enable_notification(memory)? {
+            if !rearm(queue, memory)? {
                 return Ok(queue.needs_notification(memory)?);
             }
         }

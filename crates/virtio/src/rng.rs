@@ -9,6 +9,7 @@ use crate::{
     Device, Memory, QueueError,
     buffers::{self, Buffers},
     random,
+    rearm::rearm,
 };
 
 /// Entries of the queue. Linux has one request under way at a time.
@@ -72,7 +73,7 @@ impl Device for Rng {
                 let count = buffers::write_front(&self.buffers.writable, memory, &bytes[..length]);
                 queue.add_used(memory, head, count as u32)?;
             }
-            if !queue.enable_notification(memory)? {
+            if !rearm(queue, memory)? {
                 return Ok(queue.needs_notification(memory)?);
             }
         }

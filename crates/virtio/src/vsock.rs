@@ -25,6 +25,7 @@ use virtio_queue::{Queue, QueueOwnedT, QueueT};
 use crate::{
     Device, Memory, Notice, QueueError,
     buffers::{self, Buffers, Segment, Vectors},
+    rearm::rearm,
 };
 use host::{Host, Key};
 use packet::{HEADER, Header, STREAM, op};
@@ -95,9 +96,9 @@ impl Vsock {
             used[TRANSMIT] |= sent;
             used[RECEIVE] |= received;
             used[EVENT] |= self.tell_reset(&mut queues[EVENT], memory)?;
-            let room = queues[RECEIVE].enable_notification(memory)?;
-            let packets = queues[TRANSMIT].enable_notification(memory)?;
-            let events = queues[EVENT].enable_notification(memory)?;
+            let room = rearm(&mut queues[RECEIVE], memory)?;
+            let packets = rearm(&mut queues[TRANSMIT], memory)?;
+            let events = rearm(&mut queues[EVENT], memory)?;
             let more = packets && !self.host.is_full()
                 || room && self.host.has_something()
                 || events && self.reset_owed;

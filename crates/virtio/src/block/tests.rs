@@ -8,6 +8,7 @@ use super::*;
 use crate::{
     driver::{
         BUFFERS, Driver, Entry, VERSION_1, assert_hostile_queues_break, assert_noise_is_survived,
+        assert_rings_over_each_other_end,
     },
     hostile::assert_any_driver_is_survived,
 };
@@ -209,6 +210,11 @@ fn hostile_queues_break_the_device_only() {
     assert_hostile_queues_break(driver, 0);
     assert_hostile_queues_break(|| writable(0).0, 0);
     assert_noise_is_survived(driver, 1);
+    let status = Entry { address: BUFFERS + 100, length: 1, flags: 2, next: 0 };
+    let request = [Entry { address: BUFFERS, length: 16, flags: 1, next: 1 }, status];
+    for features in [VERSION_1, VERSION_1 | 1 << 29] {
+        assert_rings_over_each_other_end(driver, features, 0, &request);
+    }
 }
 
 #[test]

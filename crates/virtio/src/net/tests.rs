@@ -9,7 +9,10 @@ use nix::{
 
 use super::*;
 use crate::{
-    driver::{BUFFERS, Driver, VERSION_1, assert_hostile_queues_break, assert_noise_is_survived},
+    driver::{
+        BUFFERS, Driver, Entry, VERSION_1, assert_hostile_queues_break, assert_noise_is_survived,
+        assert_rings_over_each_other_end,
+    },
     hostile::assert_any_driver_is_survived,
     transport::Transport,
 };
@@ -145,6 +148,12 @@ fn hostile_queues_break_the_device_only() {
         assert_hostile_queues_break(|| card().0, queue);
     }
     assert_noise_is_survived(|| card().0, 2);
+    for (queue, flags) in [(0, 2), (1, 0)] {
+        let buffer = Entry { address: BUFFERS, length: 2000, flags, next: 0 };
+        for features in [VERSION_1, VERSION_1 | 1 << 29] {
+            assert_rings_over_each_other_end(|| card().0, features, queue, &[buffer]);
+        }
+    }
 }
 
 #[test]
