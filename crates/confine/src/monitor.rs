@@ -111,7 +111,9 @@ impl Monitor {
         }
         let mut list = self.every_thread().allow(SERVE_QUEUES).allow(WAIT_FOR_EVENTS);
         if self.listens {
-            list = list.allow(LISTEN);
+            // A guest that wants to connect out is refused, not killed: there is nowhere to.
+            let socket = Call::new(libc::SYS_socket).with(Action::Errno(libc::EACCES as u16));
+            list = list.allow(LISTEN).call(socket);
             requests.push(FIONBIO);
         }
         list = self.saving(list);

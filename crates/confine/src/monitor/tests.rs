@@ -127,6 +127,9 @@ fn arguments_count() {
     }
     assert!(allows(&devices, libc::SYS_read, [0; 6]) && !allows(&vcpu, libc::SYS_read, [0; 6]));
     assert!(!allows(&devices, libc::SYS_accept4, [0; 6]));
+    let refused = Action::Errno(libc::EACCES as u16);
+    assert_eq!(ALL.devices().decide(libc::SYS_socket as u32, &[1, 1, 0, 0, 0, 0]), refused);
+    assert_eq!(devices.decide(libc::SYS_socket as u32, &[1, 1, 0, 0, 0, 0]), Action::KillProcess);
     assert!(allows(&ALL.devices(), libc::SYS_accept4, [0; 6]));
 }
 
