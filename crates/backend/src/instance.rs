@@ -11,7 +11,7 @@ use std::{
 };
 
 use compare_cgroup::{Leaf, Parent};
-use compare_spec::{Exit, GuestFacts, Image, Phase, Workload};
+use compare_spec::{Confinement, Exit, GuestFacts, Image, Phase, Workload};
 
 use crate::{Output, Timeline};
 
@@ -128,6 +128,11 @@ pub trait Instance {
 
     /// The kernel release the workload runs on, once known.
     fn kernel_release(&self) -> Option<&str>;
+
+    /// How far its monitor has confined itself; none for a container, or as long as it is not known.
+    fn confinement(&self) -> Option<&Confinement> {
+        None
+    }
 
     /// Asks a guest what it knows of its memory and waits for the answer; none for a container.
     ///

@@ -30,6 +30,8 @@ usage: compare-vmm --kernel FILE --initramfs FILE --memory SIZE [OPTION…]
   --save-to DIR         build the machine so that it can be saved there
   --restore DIR         go on with a machine that was saved, with the same disk and
                         network; --config-fd is then its identity (crates/wire)
+  --room-fds N,N,N,N    namespaces to confine the monitor to, made for several;
+                        without, it makes its own where it may
   --kvm FILE            KVM device (/dev/kvm)
   --help, --version
 
@@ -66,6 +68,8 @@ pub struct VmmArgs {
     pub save_to: Option<PathBuf>,
     /// A saved machine to go on with, instead of booting a kernel.
     pub restore: Option<PathBuf>,
+    /// Descriptors of namespaces to confine the monitor to (`compare_confine::Room`).
+    pub room_fds: Option<[RawFd; 4]>,
     /// KVM device.
     pub kvm: PathBuf,
 }
@@ -86,6 +90,7 @@ impl Default for VmmArgs {
             append: String::new(),
             save_to: None,
             restore: None,
+            room_fds: None,
             kvm: "/dev/kvm".into(),
         }
     }
@@ -143,7 +148,7 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Invocation
     Ok(Invocation::Run(Box::new(args)))
 }
 
-const OPTIONS: [&str; 14] = [
+const OPTIONS: [&str; 15] = [
     "--kernel",
     "--initramfs",
     "--memory",
@@ -157,6 +162,7 @@ const OPTIONS: [&str; 14] = [
     "--append",
     "--save-to",
     "--restore",
+    "--room-fds",
     "--kvm",
 ];
 
@@ -175,6 +181,7 @@ fn set(args: &mut VmmArgs, name: &str, value: OsString) -> Result<(), UsageError
         "--append" => args.append = value.to_string_lossy().into_owned(),
         "--save-to" => args.save_to = Some(value.into()),
         "--restore" => args.restore = Some(value.into()),
+        "--room-fds" => args.room_fds = Some(room_fds(name, &value)?),
         _ => args.kvm = value.into(),
     }
     Ok(())
@@ -184,6 +191,16 @@ fn number<T: std::str::FromStr>(name: &str, value: &OsStr) -> Result<T, UsageErr
     let parsed = value.to_str().and_then(|text| text.parse().ok());
     parsed
         .ok_or_else(|| UsageError(format!("{name} {}: not a number it can take", value.display())))
+}
+
+fn room_fds(name: &str, value: &OsStr) -> Result<[RawFd; 4], UsageError> {
+    let fds = value
+        .to_string_lossy()
+        .split(',')
+        .map(|fd| number(name, OsStr::new(fd)))
+        .collect::<Result<Vec<RawFd>, _>>()?;
+    fds.try_into()
+        .map_err(|_| UsageError(format!("{name} {}: write four numbers", value.display())))
 }
 
 fn mac(value: &OsStr) -> Result<[u8; 6], UsageError> {
@@ -218,6 +235,9 @@ impl VmmArgs {
             option("--memory", self.memory.0.to_string().as_bytes())?;
             option("--vcpus", self.vcpus.to_string().as_bytes())?;
             option("--append", self.append.as_bytes())?;
+        }
+        if let Some([ipc, net, uts, mount]) = self.room_fds {
+            option("--room-fds", format!("{ipc},{net},{uts},{mount}").as_bytes())?;
         }
         if let Some(directory) = &self.save_to {
             option("--save-to", directory.as_os_str().as_bytes())?;
@@ -269,6 +289,7 @@ mod tests {
             append: "debug nosmp".to_owned(),
             save_to: Some("/s".into()),
             restore: None,
+            room_fds: Some([10, 11, 12, 13]),
             kvm: "/dev/other".into(),
         };
         let restored =

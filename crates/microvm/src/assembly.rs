@@ -11,6 +11,7 @@ use std::{
     thread,
 };
 
+use compare_confine::{Room, seccomp::Filter};
 use compare_virtio::{Device, Memory, block::Block, net::Net, transport::Transport};
 use compare_wire::Kind;
 use kvm_ioctls::VcpuFd;
@@ -19,6 +20,7 @@ use vmm_sys_util::eventfd::EventFd;
 
 use crate::{
     bus::{Bus, Line},
+    confinement::{Filters, Plan},
     console::Console,
     ending::{Ending, end},
     error::Error,
@@ -49,6 +51,8 @@ pub struct Parts {
     pub identity: IdentityPort,
     /// Saves the machine, if it is built for that.
     pub saver: Option<Saver>,
+    /// Namespaces to confine the monitor to, made for several.
+    pub room: Option<Room>,
 }
 
 /// A machine being put together.
@@ -117,10 +121,11 @@ impl Assembly {
         self.attach_line(vm, layout::VIRTIO_IRQS[index])
     }
 
-    /// Sets everything in motion. Does not come back: the process ends with the machine.
+    /// Confines the monitor and sets everything in motion. Does not come back: the process ends with
+    /// the machine.
     ///
     /// # Errors
-    /// A thread cannot be started.
+    /// The monitor cannot be confined, or a thread not be started.
     pub fn run(self, parts: Parts, frames: Arc<Frames>) -> Result<Infallible, Error> {
         let count = parts.vcpus.len();
         let mut vcpus = parts.vcpus.into_iter();
@@ -135,16 +140,33 @@ impl Assembly {
             identity: Mutex::new(parts.identity),
             saver: parts.saver,
         });
-        let events = self.events;
-        spawn("devices", &bus, move |bus| events.run(bus))?;
-        for (mut vcpu, id) in vcpus.zip(1..) {
-            spawn("vcpu", &bus, move |bus| vcpu::run(id, &mut vcpu, bus))?;
+        // While there is one thread, and all that is needed is open.
+        let mut confined = Plan {
+            room: parts.room,
+            saves: bus.saver.is_some().then(|| memory::bytes(&parts.memory)),
+            listens: None,
         }
+        .enter()?;
+        let filters = Arc::new(confined.filters()?);
+        let events = self.events;
+        spawn("devices", &bus, &filters, |filters| &filters.devices, move |bus| events.run(bus))?;
+        for (mut vcpu, id) in vcpus.zip(1..) {
+            spawn(
+                "vcpu",
+                &bus,
+                &filters,
+                |filters| &filters.vcpu,
+                move |bus| vcpu::run(id, &mut vcpu, bus),
+            )?;
+        }
+        bus.frames.hold(Kind::Confined, 0, &confined.encode());
         for range in memory::host_ranges(&parts.memory) {
             let payload =
                 [range.start.to_le_bytes(), (range.end - range.start).to_le_bytes()].concat();
             bus.frames.hold(Kind::GuestRam, 0, &payload);
         }
+        // This thread's filter comes last: it allows no thread to be started.
+        filters.vcpu.install().map_err(Error::confine)?;
         bus.frames.hold(Kind::Created, 0, &[]);
         // Nothing between this mark and the first entry.
         bus.frames.hold(Kind::Kernel, 0, &[]);
@@ -173,18 +195,24 @@ fn event() -> io::Result<EventFd> {
     EventFd::new(libc::EFD_NONBLOCK | libc::EFD_CLOEXEC)
 }
 
-/// Runs a part of the machine in a thread of its own; whichever part ends, ends the machine.
+/// Runs a part of the machine in a thread of its own, under this filter; whichever part ends, ends
+/// the machine.
 fn spawn(
     name: &str,
     bus: &Arc<Bus>,
+    filters: &Arc<Filters>,
+    filter: fn(&Filters) -> &Filter,
     part: impl FnOnce(&Bus) -> Ending + Send + 'static,
 ) -> Result<(), Error> {
-    let bus = bus.clone();
+    let (bus, filters) = (bus.clone(), filters.clone());
     thread::Builder::new()
         .name(name.to_owned())
         .stack_size(STACK_BYTES)
         .spawn(move || {
-            let ending = part(&bus);
+            let ending = match filter(&filters).install() {
+                Ok(()) => part(&bus),
+                Err(error) => Ending::Failed(Error::confine(error).chain()),
+            };
             end(&bus, &ending)
         })
         .map(drop)

@@ -18,6 +18,7 @@ use compare_cgroup::{
     Limits,
     spawn::{Child, NOT_STARTED, clone_into},
 };
+use compare_confine::Room;
 use compare_net::{Addressing, Interface, Tap};
 use compare_spec::Bytes;
 use compare_wire::{Frame, GuestConfig, GuestIdentity, GuestNet, Kind};
@@ -59,6 +60,9 @@ pub struct MicrovmConfig {
 pub struct MicrovmBackend {
     config: MicrovmConfig,
     mode: Mode,
+    /// Where the monitors confine themselves. Making it takes privileges; without, each makes what it
+    /// may for itself, and tells.
+    room: Option<Room>,
 }
 
 /// How a backend's machines come to run.
@@ -74,15 +78,15 @@ impl MicrovmBackend {
     /// A backend that boots every instance from these files. They are looked at when an instance
     /// is started.
     pub fn new(config: MicrovmConfig) -> Self {
-        Self { config, mode: Mode::Boot { save_to: None } }
+        Self { config, mode: Mode::Boot { save_to: None }, room: Room::make().ok() }
     }
 
     /// A backend that restores every instance from `directory`, to which an instance of its
     /// [`Backend::template`] was saved.
     pub fn restoring(config: MicrovmConfig, directory: PathBuf) -> Self {
         let mode = Mode::Boot { save_to: Some(directory.clone()) };
-        let template = Box::new(Self { config: config.clone(), mode });
-        Self { config, mode: Mode::Restore { directory, template } }
+        let template = Box::new(Self { config: config.clone(), mode, room: Room::make().ok() });
+        Self { config, mode: Mode::Restore { directory, template }, room: Room::make().ok() }
     }
 
     /// The recipe. Everything made on the way is undone by its own destructor if a step fails.
@@ -138,12 +142,21 @@ impl MicrovmBackend {
                 Mode::Boot { .. } => None,
                 Mode::Restore { directory, .. } => Some(directory.clone()),
             },
+            room_fds: self
+                .room
+                .as_ref()
+                .map(|room| room.descriptors().map(|namespace| namespace.as_raw_fd())),
             kvm: self.config.kvm.clone(),
         };
         let program = Program::new(&self.config.vmm, &args)
             .map_err(step("write the monitor's command line"))?;
-        let inherited: Vec<RawFd> =
-            args.tap_fd.into_iter().chain(args.config_fd).chain(args.frames_fd).collect();
+        let inherited: Vec<RawFd> = args
+            .tap_fd
+            .into_iter()
+            .chain(args.config_fd)
+            .chain(args.frames_fd)
+            .chain(args.room_fds.into_iter().flatten())
+            .collect();
         let standard = [control.as_raw_fd(), console.as_raw_fd(), console.as_raw_fd()];
         // SAFETY: the closure makes async-signal-safe calls only (dup2, fcntl, execve, write) on
         // values prepared above; `Frame` lives on the stack and allocates nothing.

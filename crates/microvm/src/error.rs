@@ -130,6 +130,12 @@ pub enum Error {
         /// Why it failed.
         source: Box<dyn std::error::Error + Send + Sync>,
     },
+    /// The monitor could not be confined.
+    #[error("confine the monitor")]
+    Confine {
+        /// Why not.
+        source: compare_confine::Error,
+    },
     /// A system call failed.
     #[error("{attempt}")]
     System {
@@ -144,6 +150,11 @@ impl Error {
     /// A failed KVM call.
     pub(crate) fn kvm(ioctl: &'static str) -> impl FnOnce(kvm_ioctls::Error) -> Self {
         move |source| Self::Kvm { ioctl, source }
+    }
+
+    /// A confinement that failed.
+    pub(crate) fn confine(source: compare_confine::Error) -> Self {
+        Self::Confine { source }
     }
 
     /// A failed system call.

@@ -15,11 +15,11 @@ use compare_cgroup::{
     Leaf,
     spawn::{Child, Ended},
 };
-use compare_spec::{Bytes, Exit, GuestFacts, Phase, Signal};
+use compare_spec::{Bytes, Confinement, Exit, GuestFacts, Phase, Signal};
 use compare_wire::{Control, Frame, GuestReport, Kind};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
-use crate::snapshot::Saved;
+use crate::{confinement, snapshot::Saved};
 
 /// How long the monitor may take from the workload's end to its own, before it is killed: the guest
 /// prints what is left and asks for its power to be cut.
@@ -73,6 +73,7 @@ pub struct MicrovmInstance {
     exit: Option<(Exit, u64)>,
     guest_ram: Vec<Range<u64>>,
     report: Option<GuestReport>,
+    confinement: Option<Confinement>,
     release: Option<String>,
     /// Nothing will be written any more: PID 1 printed all there was and had its power cut, or the
     /// monitor is gone.
@@ -100,6 +101,7 @@ impl MicrovmInstance {
             exit: None,
             guest_ram: Vec::new(),
             report: None,
+            confinement: None,
             release: None,
             silent: false,
             killed: false,
@@ -124,6 +126,7 @@ impl MicrovmInstance {
                     self.report = Some(report);
                 }
             }
+            Kind::Confined => self.confinement = confinement::told(frame.payload()),
             // A guest's request, which its monitor answers.
             Kind::Save => {}
             Kind::Saved => self.saved = true,
@@ -257,6 +260,10 @@ impl Instance for MicrovmInstance {
 
     fn kernel_release(&self) -> Option<&str> {
         self.release.as_deref()
+    }
+
+    fn confinement(&self) -> Option<&Confinement> {
+        self.confinement.as_ref()
     }
 
     fn guest_facts(&mut self, deadline: Duration) -> io::Result<Option<GuestFacts>> {

@@ -18,6 +18,7 @@ mod bus;
 mod bzimage;
 mod check;
 mod cmdline;
+mod confinement;
 mod console;
 mod cpuid;
 pub mod ending;

@@ -3,6 +3,7 @@
 
 use std::{convert::Infallible, fs::File, os::fd::OwnedFd, sync::Arc};
 
+use compare_confine::Room;
 use compare_virtio::transport::Transport;
 
 use crate::{
@@ -34,6 +35,8 @@ pub struct Descriptors {
     pub tap: Option<OwnedFd>,
     /// Archive of this guest alone; or, of a restored one, its identity (`GuestIdentity`).
     pub config: Option<OwnedFd>,
+    /// Namespaces to confine the monitor to, made for several.
+    pub room: Option<Room>,
 }
 
 /// Builds a machine and boots it. Does not come back once the guest runs: the process ends with it.
@@ -79,6 +82,14 @@ pub fn boot(args: &VmmArgs, fds: Descriptors) -> Result<Infallible, Error> {
         }
         None => None,
     };
-    let parts = Parts { memory, vcpus, console, virtio, identity: IdentityPort::default(), saver };
+    let parts = Parts {
+        memory,
+        vcpus,
+        console,
+        virtio,
+        identity: IdentityPort::default(),
+        saver,
+        room: fds.room,
+    };
     assembly.run(parts, fds.frames)
 }

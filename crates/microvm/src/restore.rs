@@ -81,7 +81,7 @@ pub fn restore(directory: &Path, args: &VmmArgs, fds: Descriptors) -> Result<Inf
     snapshot.vm.put(vm.fd())?;
     // Doorbells and lines that were under way when it was saved are no part of the state.
     virtio.iter_mut().for_each(Transport::resume);
-    let parts = Parts { memory, vcpus, console, virtio, identity, saver: None };
+    let parts = Parts { memory, vcpus, console, virtio, identity, saver: None, room: fds.room };
     assembly.run(parts, fds.frames)
 }
 

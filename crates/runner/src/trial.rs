@@ -53,6 +53,7 @@ pub(crate) fn perform(
             memory: Memory::default(),
             kernel_release: None,
             guest: None,
+            confinement: None,
             image_digest: image.digest.clone(),
             evidence: None,
             output_tail: None,
@@ -164,6 +165,7 @@ impl Fail for Trial {
         }
         self.exit = instance.exit().map(|(exit, _)| exit.clone());
         self.kernel_release = instance.kernel_release().map(str::to_owned);
+        self.confinement = instance.confinement().cloned();
         if self.outcome != Outcome::Ok {
             let tail = instance.output().tail();
             self.output_tail = Some(tail).filter(|tail| !tail.is_empty());

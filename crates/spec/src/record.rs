@@ -139,6 +139,9 @@ pub struct Trial {
     /// What was seen inside a guest with a kernel of its own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub guest: Option<GuestFacts>,
+    /// What the monitor of a microVM could still do to its host.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub confinement: Option<Confinement>,
     /// Digest of the image this backend was started from. Tree and EROFS file were both verified
     /// against it before the run.
     pub image_digest: Digest,
@@ -155,6 +158,39 @@ impl Trial {
     pub fn side(&self) -> Side {
         Side { backend: self.backend.clone(), start: self.start.clone() }
     }
+}
+
+/// What a monitor has taken from itself before its guest's first instruction (docs/confinement.md).
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+pub struct Confinement {
+    /// Kinds of namespaces it is in that are not the tool's: `mount`, `net`, `ipc`, `uts`, `user`.
+    pub namespaces: Vec<String>,
+    /// Whether its root is an empty read-only directory.
+    pub empty_root: bool,
+    /// Its user id on the host.
+    pub uid: u32,
+    /// Its group id on the host.
+    pub gid: u32,
+    /// Capabilities it still has, a bit each (capabilities(7)).
+    pub capabilities: u64,
+    /// Whether no program it executes could gain privileges.
+    pub no_new_privileges: bool,
+    /// Its system call filters, one for each kind of thread.
+    pub filters: Vec<FilterSize>,
+    /// What could not be had on this host, and why.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub lacks: Vec<String>,
+}
+
+/// Size of a system call filter (seccomp(2)).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct FilterSize {
+    /// The threads it is for.
+    pub thread: String,
+    /// System calls it lets through, at least with some arguments.
+    pub system_calls: u32,
+    /// Instructions of the program.
+    pub instructions: u32,
 }
 
 /// How a trial went.

@@ -44,6 +44,8 @@ pub enum Kind {
     Save = 12,
     /// The machine was saved and ends.
     Saved = 13,
+    /// How far the monitor has confined itself: a postcard-encoded summary.
+    Confined = 14,
 }
 
 impl Kind {
@@ -62,6 +64,7 @@ impl Kind {
             11 => Self::MonitorFailed,
             12 => Self::Save,
             13 => Self::Saved,
+            14 => Self::Confined,
             _ => return None,
         })
     }

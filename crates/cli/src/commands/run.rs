@@ -331,6 +331,7 @@ mod tests {
                 memory: Memory::default(),
                 kernel_release: None,
                 guest: None,
+                confinement: None,
                 image_digest: Digest::of(b"tree"),
                 evidence: None,
                 output_tail: None,

@@ -11,6 +11,7 @@ use std::{
     sync::Arc,
 };
 
+use compare_confine::{Room, jail::close_except};
 use compare_microvm::{
     Error,
     args::{HELP, Invocation, VmmArgs, parse},
@@ -31,6 +32,14 @@ fn main() {
             exit(exit_code::USAGE);
         }
     };
+    let inherited = [args.tap_fd, args.config_fd, args.frames_fd].into_iter().flatten();
+    let keep: Vec<RawFd> =
+        (0..=2).chain(inherited).chain(args.room_fds.into_iter().flatten()).collect();
+    // SAFETY: nothing has been opened yet, and what was passed on purpose is kept.
+    if let Err(error) = unsafe { close_except(&keep) } {
+        eprintln!("compare-vmm: {error}");
+        exit(exit_code::MONITOR_FAILED);
+    }
     let frames = match args.frames_fd.map(adopt).transpose() {
         Ok(pipe) => Arc::new(Frames::new(pipe)),
         Err(error) => {
@@ -64,7 +73,12 @@ fn descriptors(args: &VmmArgs, frames: Arc<Frames>) -> io::Result<Descriptors> {
         frames,
         tap: args.tap_fd.map(adopt).transpose()?,
         config: args.config_fd.map(adopt).transpose()?,
+        room: args.room_fds.map(adopt_room).transpose()?,
     })
+}
+
+fn adopt_room([ipc, net, uts, mount]: [RawFd; 4]) -> io::Result<Room> {
+    Ok(Room::from_descriptors([adopt(ipc)?, adopt(net)?, adopt(uts)?, adopt(mount)?]))
 }
 
 /// Takes over an inherited descriptor.

@@ -25,6 +25,10 @@ pub(super) fn facts(view: &View) -> [Block; 2] {
     if !kernels.is_empty() {
         facts.push(("kernel", kernels.join(", ")));
     }
+    // The monitor is the same in every start mode.
+    if let Some(confined) = view.sides.iter().find_map(|side| confinement(view, side)) {
+        facts.push(("confined", confined));
+    }
     facts.extend(
         view.record
             .snapshots
@@ -238,6 +242,31 @@ fn snapshot_costs(view: &View, snapshot: &Snapshot) -> String {
         quantity(Unit::Ns, snapshot.save_ns),
         quantity(Unit::Bytes, snapshot.bytes),
     )
+}
+
+/// What a guest that breaks out into its monitor would find.
+fn confinement(view: &View, side: &Side) -> Option<String> {
+    let confinement = view.trials(side).find_map(|trial| trial.confinement.as_ref())?;
+    let mut parts = Vec::new();
+    match confinement.namespaces.len() {
+        0 => parts.push("no namespaces of its own".to_owned()),
+        _ => parts.push(format!("own {} namespaces", list(&confinement.namespaces))),
+    }
+    if confinement.empty_root {
+        parts.push("empty root".to_owned());
+    }
+    parts.push(match confinement.capabilities {
+        0 => format!("user {}, no capabilities", confinement.uid),
+        set => format!("user {}, {} capabilities", confinement.uid, set.count_ones()),
+    });
+    parts.extend(confinement.filters.iter().map(|filter| {
+        format!(
+            "{} thread: {} system calls ({} BPF instructions)",
+            filter.thread, filter.system_calls, filter.instructions
+        )
+    }));
+    parts.extend(confinement.lacks.iter().map(|lack| format!("not to be had here: {lack}")));
+    Some(format!("{}'s monitor: {}", side.backend, parts.join("; ")))
 }
 
 /// The kernel a side's workload ran on, and whose it is.

@@ -1,9 +1,9 @@
 //! Records built by hand.
 
 use compare_spec::{
-    Artefacts, CgroupMode, Clock, Digest, EventsNs, Exit, GuestFacts, HostFacts, HostKind,
-    ImageRecord, KvmKind, Memory, Outcome, Plan, PlanRecord, ProbeRecord, Record, SCHEMA, Snapshot,
-    StartMode, ToolRecord, Trial, Unavailable, Workload,
+    Artefacts, CgroupMode, Clock, Confinement, Digest, EventsNs, Exit, FilterSize, GuestFacts,
+    HostFacts, HostKind, ImageRecord, KvmKind, Memory, Outcome, Plan, PlanRecord, ProbeRecord,
+    Record, SCHEMA, Snapshot, StartMode, ToolRecord, Trial, Unavailable, Workload,
 };
 
 use crate::summarise;
@@ -62,6 +62,7 @@ pub(super) fn container(index: u32) -> Trial {
         },
         kernel_release: Some(HOST_KERNEL.to_owned()),
         guest: None,
+        confinement: None,
         image_digest: Digest::of(b"image"),
         evidence: Some("HTTP/1.1 200 OK".to_owned()),
         output_tail: None,
@@ -94,6 +95,19 @@ pub(super) fn microvm(index: u32) -> Trial {
         },
         kernel_release: Some("6.1.192".to_owned()),
         guest: Some(GuestFacts { ram_bytes: 128 << 20, ..GuestFacts::default() }),
+        confinement: Some(Confinement {
+            namespaces: ["ipc", "net", "uts", "mount"].map(str::to_owned).to_vec(),
+            empty_root: true,
+            uid: 1_879_049_000,
+            gid: 1_879_049_000,
+            capabilities: 0,
+            no_new_privileges: true,
+            filters: vec![
+                FilterSize { thread: "vcpu".to_owned(), system_calls: 30, instructions: 67 },
+                FilterSize { thread: "devices".to_owned(), system_calls: 33, instructions: 63 },
+            ],
+            lacks: Vec::new(),
+        }),
         ..container(index)
     }
 }
