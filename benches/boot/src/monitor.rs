@@ -155,7 +155,12 @@ impl Guest {
                 Some(frame)
                     if matches!(frame.kind, Kind::Failed | Kind::Crashed | Kind::MonitorFailed) =>
                 {
-                    return Err(self.failure(&format!("{:?}: {}", frame.kind, frame.text())));
+                    return Err(self.failure(&format!(
+                        "{:?}, {} ns after execve: {}",
+                        frame.kind,
+                        frame.ns - self.child.exec_ns,
+                        frame.text()
+                    )));
                 }
                 Some(_) => {}
                 None => {
