@@ -25,6 +25,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("init", &["wire", "net"]),
     ("hello", &[]),
     ("hostile", &[]),
+    ("boot", &["image", "microvm", "net", "spec", "wire"]),
 ];
 
 /// Library → crates that may use it.
