@@ -143,6 +143,11 @@ impl MicrovmInstance {
             Ended::Code(0) if self.saved => Exit::Code { code: 0 },
             Ended::Signal(signal) if self.killed => Exit::Signal { signal },
             _ if self.leaf.oom_kills().unwrap_or(0) > 0 => Exit::Oom,
+            Ended::Signal(libc::SIGSYS) => Exit::MonitorFailed {
+                reason: "the monitor made a system call that its filter forbids, and was killed \
+                         (SIGSYS)"
+                    .to_owned(),
+            },
             Ended::Signal(signal) => {
                 Exit::MonitorFailed { reason: format!("the monitor was killed by signal {signal}") }
             }

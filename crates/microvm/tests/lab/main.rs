@@ -12,6 +12,7 @@
 //! Where it cannot run it prints `SKIP: reason`; `COMPARE_REQUIRE=microvm` makes that a failure.
 
 mod actor;
+mod confined;
 mod fixture;
 mod hostile;
 mod scenarios;
@@ -46,7 +47,9 @@ fn main() {
     };
     let descriptors = open_descriptors();
     let (mut passed, mut failed) = (0, 0);
-    for (name, scenario) in scenarios::ALL.iter().chain(snapshots::ALL).chain(hostile::ALL) {
+    for (name, scenario) in
+        scenarios::ALL.iter().chain(snapshots::ALL).chain(hostile::ALL).chain(confined::ALL)
+    {
         if !wanted.is_empty() && !wanted.iter().any(|word| name.contains(word.as_str())) {
             continue;
         }
