@@ -1,5 +1,7 @@
 //! The monitor's command line, written by the backend and read by the monitor. Hand-made: the
-//! monitor starts once for every VM, and a parser that knows ten options takes no time at all.
+//! monitor starts once for every VM, and a parser that knows twenty options takes no time at all.
+
+mod devices;
 
 use std::{
     ffi::{CString, OsStr, OsString},
@@ -8,6 +10,8 @@ use std::{
 };
 
 use compare_spec::Bytes;
+
+pub use devices::DeviceArgs;
 
 /// What `--help` prints.
 pub const HELP: &str = "\
@@ -33,6 +37,15 @@ usage: compare-vmm --kernel FILE --initramfs FILE --memory SIZE [OPTION…]
   --room-fds N,N,N,N    namespaces to confine the monitor to, made for several;
                         without, it makes its own where it may
   --kvm FILE            KVM device (/dev/kvm)
+
+Devices besides disk and tap, in the order in which the guest finds them behind those:
+  --scratch FILE        writable disk, /dev/vdb in the guest (behind --disk)
+  --rng                 source of entropy, /dev/hwrng
+  --vsock PATH          sockets of the guest: a program of the host connects to PATH and
+                        writes \"CONNECT PORT\"; the guest's own calls are refused
+  --vsock-cid N         context ID of the guest, 3 or above (3)
+  --balloon             memory balloon; pages the guest has freed go back to the host
+  --balloon-mib N       how much of its memory the guest is asked to give up (0)
   --help, --version
 
 The guest's console is standard output, its control bytes are standard input.
@@ -72,6 +85,8 @@ pub struct VmmArgs {
     pub room_fds: Option<[RawFd; 4]>,
     /// KVM device.
     pub kvm: PathBuf,
+    /// Devices besides disk and tap.
+    pub devices: DeviceArgs,
 }
 
 impl Default for VmmArgs {
@@ -92,6 +107,7 @@ impl Default for VmmArgs {
             restore: None,
             room_fds: None,
             kvm: "/dev/kvm".into(),
+            devices: DeviceArgs::default(),
         }
     }
 }
@@ -127,7 +143,11 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Invocation
         match name {
             "--help" | "-h" => return Ok(Invocation::Help),
             "--version" | "-V" => return Ok(Invocation::Version),
-            _ if !OPTIONS.contains(&name) => {
+            _ if devices::FLAGS.contains(&name) => {
+                args.devices.set_flag(name);
+                continue;
+            }
+            _ if !OPTIONS.contains(&name) && !devices::VALUES.contains(&name) => {
                 return Err(UsageError(format!("unknown option {}", option.display())));
             }
             _ => {}
@@ -145,6 +165,8 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Invocation
             return Err(UsageError(format!("{name} is missing")));
         }
     }
+    let memory = args.restore.is_none().then_some(args.memory);
+    args.devices.check(memory, args.save_to.is_some())?;
     Ok(Invocation::Run(Box::new(args)))
 }
 
@@ -182,7 +204,8 @@ fn set(args: &mut VmmArgs, name: &str, value: OsString) -> Result<(), UsageError
         "--save-to" => args.save_to = Some(value.into()),
         "--restore" => args.restore = Some(value.into()),
         "--room-fds" => args.room_fds = Some(room_fds(name, &value)?),
-        _ => args.kvm = value.into(),
+        "--kvm" => args.kvm = value.into(),
+        _ => args.devices.set(name, value)?,
     }
     Ok(())
 }
@@ -221,6 +244,11 @@ impl VmmArgs {
     /// A value holds a NUL, which no argument can.
     pub fn to_argv(&self) -> Result<Vec<CString>, std::ffi::NulError> {
         let mut argv = vec![CString::new("compare-vmm")?];
+        self.devices.write(|name, value| {
+            argv.push(CString::new(name)?);
+            argv.extend(value.map(CString::new).transpose()?);
+            Ok(())
+        })?;
         let mut option = |name: &str, value: &[u8]| -> Result<(), std::ffi::NulError> {
             argv.push(CString::new(name)?);
             argv.push(CString::new(value)?);
@@ -291,6 +319,7 @@ mod tests {
             restore: None,
             room_fds: Some([10, 11, 12, 13]),
             kvm: "/dev/other".into(),
+            devices: DeviceArgs::default(),
         };
         let restored =
             VmmArgs { restore: Some("/s".into()), disk: Some("/d".into()), ..VmmArgs::default() };
@@ -328,6 +357,9 @@ mod tests {
 
     #[test]
     fn every_option_is_in_the_help() {
-        assert!(OPTIONS.iter().all(|option| HELP.contains(&format!("  {option} "))));
+        let options = OPTIONS.iter().chain(&devices::FLAGS).chain(&devices::VALUES);
+        for option in options {
+            assert!(HELP.contains(&format!("  {option} ")), "{option}");
+        }
     }
 }

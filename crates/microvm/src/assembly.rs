@@ -1,18 +1,17 @@
-//! What booting and restoring a machine have in common: opening its devices, connecting them to KVM
+//! What booting and restoring a machine have in common: opening its disk, connecting its devices to KVM
 //! and to the event loop, and setting everything in motion.
 
 use std::{
     convert::Infallible,
     fs::File,
     io,
-    os::fd::OwnedFd,
     path::Path,
     sync::{Arc, Mutex},
     thread,
 };
 
 use compare_confine::{Room, seccomp::Filter};
-use compare_virtio::{Device, Memory, block::Block, net::Net, transport::Transport};
+use compare_virtio::{Device, Memory, block::Block, transport::Transport};
 use compare_wire::Kind;
 use kvm_ioctls::VcpuFd;
 use virtio_bindings::virtio_mmio::VIRTIO_MMIO_QUEUE_NOTIFY;
@@ -53,6 +52,8 @@ pub struct Parts {
     pub saver: Option<Saver>,
     /// Namespaces to confine the monitor to, made for several.
     pub room: Option<Room>,
+    /// How many descriptors connections may take, if a device takes any.
+    pub listens: Option<u64>,
 }
 
 /// A machine being put together.
@@ -71,30 +72,6 @@ impl Assembly {
         Ok(Self { events })
     }
 
-    /// Opens the devices, in the order the guest numbers them.
-    ///
-    /// # Errors
-    /// The tap device refuses something.
-    pub fn open_devices(
-        &mut self,
-        disk: Option<Block>,
-        tap: Option<OwnedFd>,
-        mac: [u8; 6],
-    ) -> Result<Vec<Box<dyn Device>>, Error> {
-        let mut devices: Vec<Box<dyn Device>> = Vec::new();
-        devices.extend(disk.map(|disk| Box::new(disk) as Box<dyn Device>));
-        if let Some(tap) = tap {
-            let packets = tap.try_clone().map_err(Error::system("watch the tap device"))?;
-            self.events
-                .attach_packets(devices.len(), packets)
-                .map_err(Error::system("watch the tap device"))?;
-            devices.push(Box::new(
-                Net::new(tap, mac).map_err(Error::system("set up the tap device"))?,
-            ));
-        }
-        Ok(devices)
-    }
-
     /// Connects an interrupt line.
     ///
     /// # Errors
@@ -105,18 +82,29 @@ impl Assembly {
         Ok(Line(event))
     }
 
-    /// Connects the virtio device with this index: a doorbell for each of its queues, and its line.
+    /// Connects the virtio device with this index: a doorbell for each of its queues, what it watches
+    /// of the host, and its line.
     ///
     /// # Errors
     /// KVM refuses one.
-    pub fn attach_device(&mut self, vm: &Vm, index: usize, queues: usize) -> Result<Line, Error> {
-        for queue in 0..queues {
+    pub fn attach_device(
+        &mut self,
+        vm: &Vm,
+        index: usize,
+        device: &dyn Device,
+    ) -> Result<Line, Error> {
+        for queue in 0..device.queue_sizes().len() {
             let event = event().map_err(Error::system("create an event"))?;
             let address = layout::virtio_address(index) + u64::from(VIRTIO_MMIO_QUEUE_NOTIFY);
             vm.attach_doorbell(&event, address, queue as u32)?;
             self.events
                 .attach_doorbell(index, queue, event)
                 .map_err(Error::system("watch a queue"))?;
+        }
+        if let Some(watched) = device.watched() {
+            self.events
+                .attach_device(index, watched)
+                .map_err(Error::system("watch the host's side of a device"))?;
         }
         self.attach_line(vm, layout::VIRTIO_IRQS[index])
     }
@@ -144,7 +132,7 @@ impl Assembly {
         let mut confined = Plan {
             room: parts.room,
             saves: bus.saver.is_some().then(|| memory::bytes(&parts.memory)),
-            listens: None,
+            listens: parts.listens,
         }
         .enter()?;
         let filters = Arc::new(confined.filters()?);

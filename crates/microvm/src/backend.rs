@@ -28,7 +28,7 @@ use nix::{
 };
 
 use crate::{
-    args::VmmArgs,
+    args::{DeviceArgs, VmmArgs},
     guest,
     instance::{MicrovmInstance, Parts},
 };
@@ -59,6 +59,7 @@ pub struct MicrovmConfig {
 #[derive(Debug)]
 pub struct MicrovmBackend {
     config: MicrovmConfig,
+    devices: DeviceArgs,
     mode: Mode,
     /// Where the monitors confine themselves. Making it takes privileges; without, each makes what it
     /// may for itself, and tells.
@@ -78,15 +79,42 @@ impl MicrovmBackend {
     /// A backend that boots every instance from these files. They are looked at when an instance
     /// is started.
     pub fn new(config: MicrovmConfig) -> Self {
-        Self { config, mode: Mode::Boot { save_to: None }, room: Room::make().ok() }
+        Self {
+            config,
+            devices: DeviceArgs::default(),
+            mode: Mode::Boot { save_to: None },
+            room: Room::make().ok(),
+        }
     }
 
     /// A backend that restores every instance from `directory`, to which an instance of its
     /// [`Backend::template`] was saved.
     pub fn restoring(config: MicrovmConfig, directory: PathBuf) -> Self {
+        let devices = DeviceArgs::default();
         let mode = Mode::Boot { save_to: Some(directory.clone()) };
-        let template = Box::new(Self { config: config.clone(), mode, room: Room::make().ok() });
-        Self { config, mode: Mode::Restore { directory, template }, room: Room::make().ok() }
+        let template = Box::new(Self {
+            config: config.clone(),
+            devices: devices.clone(),
+            mode,
+            room: Room::make().ok(),
+        });
+        Self {
+            config,
+            devices,
+            mode: Mode::Restore { directory, template },
+            room: Room::make().ok(),
+        }
+    }
+
+    /// The same with further devices, which the template has too. Two machines that run at once must
+    /// not be given the same socket or scratch disk.
+    #[must_use]
+    pub fn with_devices(mut self, devices: DeviceArgs) -> Self {
+        if let Mode::Restore { template, .. } = &mut self.mode {
+            template.devices.clone_from(&devices);
+        }
+        self.devices = devices;
+        self
     }
 
     /// The recipe. Everything made on the way is undone by its own destructor if a step fails.
@@ -147,6 +175,7 @@ impl MicrovmBackend {
                 .as_ref()
                 .map(|room| room.descriptors().map(|namespace| namespace.as_raw_fd())),
             kvm: self.config.kvm.clone(),
+            devices: self.devices.clone(),
         };
         let program = Program::new(&self.config.vmm, &args)
             .map_err(step("write the monitor's command line"))?;

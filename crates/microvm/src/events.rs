@@ -1,14 +1,13 @@
 //! The event loop: one thread that serves the devices while the CPUs run, woken by the guest's
-//! doorbells (ioeventfd), by packets and by control bytes.
+//! doorbells (ioeventfd), by packets and connections, and by control bytes.
 
 use std::{
     fs::File,
     io::{self, Read},
-    os::fd::{AsRawFd, OwnedFd, RawFd},
+    os::fd::{AsRawFd, BorrowedFd, RawFd},
     time::Instant,
 };
 
-use compare_virtio::net;
 use vmm_sys_util::{
     epoll::{ControlOperation, Epoll, EpollEvent, EventSet},
     eventfd::EventFd,
@@ -28,8 +27,8 @@ const BATCH: usize = 16;
 enum Source {
     /// The guest notified a queue of a device.
     Doorbell { device: usize, queue: usize, event: EventFd },
-    /// Packets wait for a network card.
-    Packets { device: usize, _tap: OwnedFd },
+    /// Something happened on the host's side of a device.
+    Device { device: usize },
     /// PID 1 runs: control bytes may be passed on.
     InitRuns,
     /// Control bytes wait.
@@ -74,18 +73,15 @@ impl EventLoop {
         self.watch(fd, EventSet::IN, Source::Doorbell { device, queue, event })
     }
 
-    /// Serves a card's receive queue whenever packets arrive. Edge triggered: the card reads until
-    /// nothing is left or the guest has no room, and its doorbell tells when there is room again.
+    /// Lets a device know whenever something happens on the descriptor it watches, which stays open
+    /// as long as the machine. Edge triggered: the device takes all there is or the guest has room
+    /// for, and a doorbell tells when there is room again.
     ///
     /// # Errors
     /// epoll_ctl(2) fails.
-    pub fn attach_packets(&mut self, device: usize, tap: OwnedFd) -> io::Result<()> {
-        let fd = tap.as_raw_fd();
-        self.watch(
-            fd,
-            EventSet::IN | EventSet::EDGE_TRIGGERED,
-            Source::Packets { device, _tap: tap },
-        )
+    pub fn attach_device(&mut self, device: usize, watched: BorrowedFd<'_>) -> io::Result<()> {
+        let set = EventSet::IN | EventSet::EDGE_TRIGGERED;
+        self.watch(watched.as_raw_fd(), set, Source::Device { device })
     }
 
     fn watch(&mut self, fd: RawFd, set: EventSet, source: Source) -> io::Result<()> {
@@ -130,7 +126,7 @@ impl EventLoop {
                 let _ = event.read();
                 lock(&bus.virtio[*device]).serve(*queue);
             }
-            Source::Packets { device, .. } => lock(&bus.virtio[*device]).serve(net::RECEIVE),
+            Source::Device { device } => lock(&bus.virtio[*device]).handle_event(),
             Source::InitRuns => {
                 let _ = bus.init_runs.read();
                 if self.sources.iter().any(|source| matches!(source, Source::Control)) {

@@ -21,6 +21,7 @@ mod cmdline;
 mod confinement;
 mod console;
 mod cpuid;
+mod devices;
 pub mod ending;
 mod error;
 mod events;

@@ -12,6 +12,7 @@ use crate::{
     boot,
     cmdline::command_line,
     console::Console,
+    devices::Extras,
     error::Error,
     frames::Frames,
     identity::IdentityPort,
@@ -48,6 +49,7 @@ pub fn boot(args: &VmmArgs, fds: Descriptors) -> Result<Infallible, Error> {
     let kernel = KernelFile::open(&args.kernel)?;
     let archives = Archives::open(&args.initramfs, fds.config)?;
     let disk = args.disk.as_deref().map(|path| open_disk(path, args.disk_bytes)).transpose()?;
+    let extras = Extras::open(&args.devices)?;
 
     let kvm = open_kvm(&args.kvm)?;
     let vm = Vm::create(&kvm, args.vcpus)?;
@@ -60,7 +62,8 @@ pub fn boot(args: &VmmArgs, fds: Descriptors) -> Result<Infallible, Error> {
     vm.set_memory(&memory)?;
 
     let mut assembly = Assembly::new(fds.control)?;
-    let devices = assembly.open_devices(disk, fds.tap, args.mac)?;
+    let (devices, target) = extras.behind(disk, fds.tap, args.mac)?;
+    target.set();
     let irqs = layout::irqs(devices.len());
     let command_line = command_line(devices.len(), &args.append)?;
     boot::write(&memory, args.memory.0, args.vcpus, &irqs, &command_line, initramfs)?;
@@ -70,7 +73,7 @@ pub fn boot(args: &VmmArgs, fds: Descriptors) -> Result<Infallible, Error> {
         .into_iter()
         .enumerate()
         .map(|(index, device)| {
-            let line = assembly.attach_device(&vm, index, device.queue_sizes().len())?;
+            let line = assembly.attach_device(&vm, index, &*device)?;
             Ok(Transport::new(device, memory.clone(), line))
         })
         .collect::<Result<_, Error>>()?;
@@ -90,6 +93,7 @@ pub fn boot(args: &VmmArgs, fds: Descriptors) -> Result<Infallible, Error> {
         identity: IdentityPort::default(),
         saver,
         room: fds.room,
+        listens: args.devices.listens(),
     };
     assembly.run(parts, fds.frames)
 }

@@ -18,6 +18,7 @@ use crate::{
     args::VmmArgs,
     assembly::{Assembly, Parts, open_disk},
     console::Console,
+    devices::Extras,
     error::Error,
     identity::IdentityPort,
     layout,
@@ -36,6 +37,7 @@ use crate::{
 pub fn restore(directory: &Path, args: &VmmArgs, fds: Descriptors) -> Result<Infallible, Error> {
     let Saved { memory: ram, snapshot, .. } = Saved::open(directory)?;
     let disk = args.disk.as_deref().map(|path| open_disk(path, snapshot.disk_bytes)).transpose()?;
+    let extras = Extras::open(&args.devices)?;
     let identity = read_identity(fds.config)?;
 
     let kvm = open_kvm(&args.kvm)?;
@@ -45,15 +47,15 @@ pub fn restore(directory: &Path, args: &VmmArgs, fds: Descriptors) -> Result<Inf
     vm.set_memory(&memory)?;
 
     let mut assembly = Assembly::new(fds.control)?;
-    let devices = assembly.open_devices(disk, fds.tap, args.mac)?;
+    let (devices, target) = extras.behind(disk, fds.tap, args.mac)?;
     if devices.len() != snapshot.devices.len()
         || args.disk.is_some() != snapshot.disk_bytes.is_some()
     {
         return Err(Error::Snapshot {
             path: directory.join("state"),
             problem: format!(
-                "it was saved with {} devices, this machine is to have {}: give it the same disk \
-                 and network",
+                "it was saved with {} devices, this machine is to have {}: give it the same disk, \
+                 network and other devices",
                 snapshot.devices.len(),
                 devices.len()
             ),
@@ -67,7 +69,7 @@ pub fn restore(directory: &Path, args: &VmmArgs, fds: Descriptors) -> Result<Inf
         .zip(&snapshot.devices)
         .enumerate()
         .map(|(index, (device, state))| {
-            let line = assembly.attach_device(&vm, index, device.queue_sizes().len())?;
+            let line = assembly.attach_device(&vm, index, &*device)?;
             Transport::restore(device, memory.clone(), line, state).map_err(|error| {
                 Error::Snapshot {
                     path: directory.join("state"),
@@ -79,9 +81,20 @@ pub fn restore(directory: &Path, args: &VmmArgs, fds: Descriptors) -> Result<Inf
     let vcpus = vm.restore_vcpus(&snapshot.vcpus)?;
     // After the CPUs: the interrupt controllers deliver to them.
     snapshot.vm.put(vm.fd())?;
+    // The balloon's own target was restored with it.
+    target.set();
     // Doorbells and lines that were under way when it was saved are no part of the state.
     virtio.iter_mut().for_each(Transport::resume);
-    let parts = Parts { memory, vcpus, console, virtio, identity, saver: None, room: fds.room };
+    let parts = Parts {
+        memory,
+        vcpus,
+        console,
+        virtio,
+        identity,
+        saver: None,
+        room: fds.room,
+        listens: args.devices.listens(),
+    };
     assembly.run(parts, fds.frames)
 }
 
