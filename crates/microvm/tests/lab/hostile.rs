@@ -219,7 +219,7 @@ pub fn flooding_monitor() -> ! {
 }
 
 /// A figure of /proc/PID/status; 0 for a kernel thread, which has none.
-fn status_kib(pid: &str, name: &str) -> u64 {
+pub fn status_kib(pid: &str, name: &str) -> u64 {
     let text = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("read the status");
     let line = text.lines().find_map(|line| line.strip_prefix(name));
     line.map_or(0, |line| line.trim_matches(|c: char| !c.is_ascii_digit()).parse().expect("KiB"))

@@ -13,6 +13,7 @@
 
 mod actor;
 mod confined;
+mod devices;
 mod fixture;
 mod hostile;
 mod scenarios;
@@ -47,8 +48,12 @@ fn main() {
     };
     let descriptors = open_descriptors();
     let (mut passed, mut failed) = (0, 0);
-    for (name, scenario) in
-        scenarios::ALL.iter().chain(snapshots::ALL).chain(hostile::ALL).chain(confined::ALL)
+    for (name, scenario) in scenarios::ALL
+        .iter()
+        .chain(devices::ALL)
+        .chain(snapshots::ALL)
+        .chain(hostile::ALL)
+        .chain(confined::ALL)
     {
         if !wanted.is_empty() && !wanted.iter().any(|word| name.contains(word.as_str())) {
             continue;
