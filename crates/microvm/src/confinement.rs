@@ -8,9 +8,9 @@ use compare_spec::Confinement;
 
 use crate::error::Error;
 
-/// Longest file the monitor may still write, where it saves no machine: what its console or standard
-/// error may be, if it is run by hand.
-const LONGEST_FILE: u64 = 1 << 30;
+/// Longest file the monitor may still write, where it saves no larger machine: the longest scratch disk,
+/// and what its console may be redirected to if it is run by hand.
+const LONGEST_FILE: u64 = 1 << 40;
 
 /// What to confine, and how far.
 #[derive(Debug)]
