@@ -29,11 +29,7 @@ impl Sum {
     pub fn of(instances: &[Box<dyn Instance>]) -> Self {
         let mut sum = Self::default();
         for instance in instances {
-            for pid in instance.leaf().procs().expect("processes of the instance") {
-                let path = format!("/proc/{pid}/smaps_rollup");
-                let text = fs::read_to_string(path).expect("read smaps_rollup");
-                sum.add(&text);
-            }
+            read(instance.as_ref(), "smaps_rollup").iter().for_each(|text| sum.add(text));
             let charge = instance.leaf().memory();
             let bytes = |figure: Option<u64>| figure.unwrap_or(0) as f64;
             sum.charge += bytes(charge.current);
@@ -69,6 +65,19 @@ impl Sum {
     }
 }
 
+/// This file of every process of the instance.
+fn read(instance: &dyn Instance, file: &str) -> Vec<String> {
+    let pids = instance.leaf().procs().expect("processes of the instance");
+    let texts: Vec<String> = pids
+        .iter()
+        // KVM's worker, a kernel thread in the monitor's control group, has no memory to tell of.
+        .filter_map(|pid| fs::read_to_string(format!("/proc/{pid}/{file}")).ok())
+        .filter(|text| !text.is_empty())
+        .collect();
+    assert_eq!(texts.len(), 1, "monitors in {}: {pids:?}", instance.leaf().name());
+    texts
+}
+
 /// A line such as `Pss:   12 kB`, in bytes.
 fn field(line: &str) -> Option<(&str, f64)> {
     let (name, value) = line.split_once(':')?;
@@ -79,8 +88,7 @@ fn field(line: &str) -> Option<(&str, f64)> {
 /// The mappings of an instance's monitor, those that hold most private bytes first.
 pub fn mappings(instance: &dyn Instance) -> Value {
     let mut found: BTreeMap<String, BTreeMap<&str, f64>> = BTreeMap::new();
-    for pid in instance.leaf().procs().expect("processes of the instance") {
-        let text = fs::read_to_string(format!("/proc/{pid}/smaps")).expect("read smaps");
+    for text in read(instance, "smaps") {
         let mut name = String::new();
         for line in text.lines() {
             if let Some((figure, bytes)) = field(line) {
