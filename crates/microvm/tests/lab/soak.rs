@@ -15,7 +15,7 @@ use std::path::Path;
 use compare_spec::Workload;
 use serde_json::{Value, json};
 
-use crate::scenarios::Scenario;
+use crate::{fixture::Fixture, scenarios::Scenario};
 
 /// All of them.
 const ALL: &[(&str, Scenario)] =
@@ -35,6 +35,18 @@ fn workload() -> Workload {
 /// How many instances are asked for.
 fn count(default: usize) -> usize {
     std::env::var("COMPARE_SOAK_COUNT").map_or(default, |text| text.parse().expect("a number"))
+}
+
+/// Reads what instances are made from, so that it is in the host's page cache: while the emulated
+/// host waits for its disk, its clock of instructions has none to count and leaps from timer to
+/// timer, by seconds where this machine is busy.
+fn warm_up(fixture: &Fixture) {
+    let config = &fixture.config;
+    for path in [&config.vmm, &config.kernel, &config.initramfs, &fixture.image.erofs] {
+        let read = std::fs::File::open(path)
+            .and_then(|mut file| std::io::copy(&mut file, &mut std::io::sink()));
+        read.unwrap_or_else(|error| panic!("read {}: {error}", path.display()));
+    }
 }
 
 fn record(name: &str, value: &Value) {

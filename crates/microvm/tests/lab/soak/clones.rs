@@ -19,7 +19,7 @@ use nix::sys::{
 };
 use serde_json::{Map, Value, json};
 
-use super::{count, host::Host, line, monitors, monitors::Sum, record, workload};
+use super::{count, host::Host, line, monitors, monitors::Sum, record, warm_up, workload};
 use crate::fixture::Fixture;
 
 /// The most that one more clone may cost, bytes of PSS.
@@ -35,6 +35,7 @@ type Clone = Box<dyn Instance>;
 pub fn concurrent(fixture: &Fixture) {
     let workload = workload();
     let count = count(20);
+    warm_up(fixture);
     // Some descriptors for each instance: more than a process usually may have.
     let (_, most) = getrlimit(Resource::RLIMIT_NOFILE).expect("getrlimit");
     setrlimit(Resource::RLIMIT_NOFILE, most, most).expect("setrlimit");

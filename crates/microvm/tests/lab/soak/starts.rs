@@ -6,7 +6,7 @@ use compare_spec::Exit;
 use compare_stats::median;
 use serde_json::{Value, json};
 
-use super::{count, host::Host, line, record, workload};
+use super::{count, host::Host, line, record, warm_up, workload};
 use crate::fixture::{Fixture, open_descriptors, pump_until};
 
 /// The first and the last so many starts are compared.
@@ -28,6 +28,7 @@ pub fn consecutive(fixture: &Fixture) {
     let workload = workload();
     let count = count(1000);
     let span = SPAN.min(count / 2).max(1);
+    warm_up(fixture);
     let descriptors = open_descriptors();
     let before = Host::read();
     let (mut times, mut hosts, mut failures) = (Vec::new(), Vec::new(), Vec::new());
