@@ -29,6 +29,9 @@ const SAMPLES: usize = 20;
 /// How long an answer may take.
 const ANSWER: Duration = Duration::from_secs(10);
 
+/// So long they are watched while none of them is asked.
+const REST: Duration = Duration::from_secs(1);
+
 type Clone = Box<dyn Instance>;
 
 /// Starts clones, each once the one before it answers, and asks all of them again at the end.
@@ -59,12 +62,13 @@ pub fn concurrent(fixture: &Fixture) {
                 break;
             }
         }
+        println!("{n} clones answer, the last after {:.1} ms", ready_ns[n - 1] / 1e6);
         if n <= 2 || n % count.div_ceil(SAMPLES) == 0 {
             let sum = Sum::of(&clones);
-            println!("{n} clones answer, the last after {:.1} ms; {sum:?}", ready_ns[n - 1] / 1e6);
             samples.push((n as f64, sum, Host::read()));
         }
     }
+    let rest = cpu_share_at_rest(&clones);
     let answers: Vec<_> = clones.iter_mut().map(|one| answer(one.as_mut(), &workload)).collect();
     let answer_ns: Vec<f64> = answers.iter().filter_map(|one| one.clone().ok()).collect();
     let silent: Vec<String> = answers.into_iter().filter_map(Result::err).collect();
@@ -84,7 +88,7 @@ pub fn concurrent(fixture: &Fixture) {
             "ready_ns": ready_ns, "ready_ns_median": median(&ready_ns),
             "answer_ns": answer_ns, "answer_ns_median": median(&answer_ns),
             "stop_ns_median": median(&stop_ns),
-            "for_one_more_clone": fits,
+            "cpu_share_of_a_clone_at_rest": rest, "for_one_more_clone": fits,
             "samples": samples.iter().map(sample).collect::<Vec<_>>(),
             "after_answering": figures(&answered.figures()),
             "host_before": before.json(), "host_saved": saved.json(),
@@ -129,6 +133,14 @@ fn start(
     settle(clone.as_mut(), never.as_fd());
     let ns = clone.timeline().events().ready.ok_or("it has no time")?;
     Ok((clone, ns as f64))
+}
+
+/// The share of a CPU that a clone uses which has nothing to do, over some time; the mean of all.
+fn cpu_share_at_rest(clones: &[Clone]) -> f64 {
+    let used_ns = || clones.iter().filter_map(|one| one.leaf().cpu_usage_ns()).sum::<u64>();
+    let (begin, used) = (monotonic_ns(), used_ns());
+    std::thread::sleep(REST);
+    (used_ns() - used) as f64 / (monotonic_ns() - begin) as f64 / clones.len() as f64
 }
 
 /// Asks once more; tells how long the answer took, nanoseconds.
