@@ -6,6 +6,7 @@
 //!                           initramfs.cpio and root.erofs beside itself, or by COMPARE_TEST_VMM,
 //!                           …_KERNEL, …_INITRAMFS, …_ROOT; likewise a second kernel for more CPUs
 //!                           (vmlinux-smp), one of a distribution (bzimage) and `guest/hostile`
+//!                           with COMPARE_SOAK=WORKLOAD also the long measurements (`soak`)
 //!  lab --kernel …           in place of a monitor, in one test: floods its output
 //!  /actor actor PART        in the guest: is the workload
 //! ```
@@ -18,6 +19,7 @@ mod fixture;
 mod hostile;
 mod scenarios;
 mod snapshots;
+mod soak;
 
 use std::{path::Path, process::exit, time::Instant};
 
@@ -48,13 +50,8 @@ fn main() {
     };
     let descriptors = open_descriptors();
     let (mut passed, mut failed) = (0, 0);
-    for (name, scenario) in scenarios::ALL
-        .iter()
-        .chain(devices::ALL)
-        .chain(snapshots::ALL)
-        .chain(hostile::ALL)
-        .chain(confined::ALL)
-    {
+    let tests = [scenarios::ALL, devices::ALL, snapshots::ALL, hostile::ALL, confined::ALL];
+    for (name, scenario) in tests.into_iter().flatten().chain(soak::asked_for()) {
         if !wanted.is_empty() && !wanted.iter().any(|word| name.contains(word.as_str())) {
             continue;
         }
