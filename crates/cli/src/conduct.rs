@@ -1,6 +1,6 @@
 //! Carries out a plan on the machine this process runs on, be it the user's or the emulated one.
 
-use std::path::Path;
+use std::{fs::File, io, path::Path};
 
 use anyhow::{Context, Result};
 use compare_backend::Backend;
@@ -52,6 +52,9 @@ pub fn conduct(
                 temporary.display()
             )
         })?;
+    if scratch.is_some() {
+        warm(paths, image);
+    }
     let mut backends = backends(plan, paths, scratch.as_ref())?;
     let parent = Parent::create(&hierarchy).context("cannot make a control group for the run")?;
     let setting = Setting {
@@ -66,6 +69,15 @@ pub fn conduct(
     };
     compare_runner::run(setting, tell)?;
     Ok(())
+}
+
+/// Reads what a microVM is started from. The instance that snapshots are made of comes before all
+/// warm-ups, and would otherwise wait for the disk within its own start. What cannot be read is told
+/// by that start.
+fn warm(paths: &Paths, image: &Image) {
+    for path in [&paths.vmm, &paths.kernel, &paths.initramfs, &image.erofs] {
+        let _ = File::open(path).and_then(|mut file| io::copy(&mut file, &mut io::sink()));
+    }
 }
 
 /// One for each side of the plan.
