@@ -1,8 +1,8 @@
 //! The network between this program and its instances: one point-to-point link each, with fixed
 //! addresses and static neighbours so that nobody waits for ARP. The host's ends live in a private
 //! network namespace ([`enter_private_netns`]), so the host's own network is never touched and
-//! nothing outlives the tool. Used by the container and the
-//! microVM; how an interface is set up is `compare-syscall`'s, since the guest's PID 1 does it too.
+//! nothing outlives the tool. Used by the container and the microVM. How an interface is set up is
+//! `compare-syscall`'s, since the guest's PID 1 does it too.
 
 mod address;
 mod netlink;
