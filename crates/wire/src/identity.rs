@@ -1,12 +1,15 @@
 //! Who a restored guest is. Everything else it has from the machine that was saved, and shares with
 //! every other machine restored from it.
 
-use serde::{Deserialize, Serialize};
+use alloc::string::String;
 
-use crate::GuestNet;
+use crate::{
+    GuestNet,
+    encoding::{DecodeError, Field, record},
+};
 
 /// What PID 1 takes on before anything else runs in a restored guest.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct GuestIdentity {
     /// Host name.
     pub hostname: String,
@@ -22,6 +25,8 @@ pub struct GuestIdentity {
     pub seed: [u8; 32],
 }
 
+record!(GuestIdentity { hostname, net, mac, realtime_ns, seed });
+
 impl GuestIdentity {
     /// Bytes of its encoding, zeroes at the end included: room for the longest host name the kernel
     /// takes (64) and the longest interface name (15).
@@ -30,7 +35,8 @@ impl GuestIdentity {
     /// Its bytes; none where a name is longer than the kernel would take.
     pub fn encode(&self) -> Option<[u8; Self::SIZE]> {
         let mut bytes = [0; Self::SIZE];
-        postcard::to_slice(self, &mut bytes).ok()?;
+        let encoded = self.to_bytes();
+        bytes.get_mut(..encoded.len())?.copy_from_slice(&encoded);
         Some(bytes)
     }
 
@@ -38,8 +44,8 @@ impl GuestIdentity {
     ///
     /// # Errors
     /// The bytes are not an identity.
-    pub fn decode(bytes: &[u8]) -> Result<Self, postcard::Error> {
-        postcard::take_from_bytes(bytes).map(|(identity, _)| identity)
+    pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
+        Self::take(&mut &*bytes)
     }
 }
 

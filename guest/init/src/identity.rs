@@ -7,6 +7,8 @@
 //!              └─► restored: identity ─► random ─► clock ─► name ─► network ─► Init frame
 //! ```
 
+use alloc::borrow::ToOwned;
+
 use compare_wire::{GuestNet, Kind};
 
 use crate::{

@@ -3,42 +3,16 @@
 //! own account. Numbers and meanings as in syscalls(2); registers as in syscall(2) for x86-64.
 #![allow(unsafe_code)]
 
-use core::{arch::asm, ffi::CStr};
+use core::{arch::asm, ffi::CStr, mem::MaybeUninit};
 
-/// An error number (errno(3)).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Errno(pub i32);
-
-/// What a system call gives.
-pub type Result<T> = core::result::Result<T, Errno>;
-
-/// A system call with up to five arguments.
-///
-/// # Safety
-/// The arguments are what this call demands; pointers are to memory it may use as it does.
-pub unsafe fn call(number: i64, arguments: [usize; 5]) -> Result<usize> {
-    let result: isize;
-    let [a, b, c, d, e] = arguments;
-    // SAFETY: `syscall` overwrites rax, rcx and r11 only; what the kernel does with the arguments
-    // is covered by this function's own contract.
-    unsafe {
-        asm!(
-            "syscall",
-            inlateout("rax") number as isize => result,
-            in("rdi") a, in("rsi") b, in("rdx") c, in("r10") d, in("r8") e,
-            lateout("rcx") _, lateout("r11") _,
-            options(nostack),
-        );
-    }
-    // The last page of numbers is errors.
-    if (-4095..0).contains(&result) { Err(Errno(-result as i32)) } else { Ok(result as usize) }
-}
+use compare_syscall::call;
+pub use compare_syscall::{Errno, Result};
 
 /// A system call whose arguments are numbers or pointers to live, properly sized memory of the
 /// caller: all of those below.
 macro_rules! call {
     ($number:ident $(, $argument:expr)*) => {{
-        let mut arguments = [0_usize; 5];
+        let mut arguments = [0_usize; 6];
         let given = [$($argument as usize),*];
         arguments[..given.len()].copy_from_slice(&given);
         // SAFETY: each wrapper below passes integers, and pointers made from references that live
@@ -87,7 +61,7 @@ pub fn read_file<'a>(path: &CStr, buffer: &'a mut [u8]) -> Result<&'a [u8]> {
 
 /// Length of a file.
 pub fn file_len(path: &CStr) -> Result<usize> {
-    let mut stat = core::mem::MaybeUninit::<libc::stat>::zeroed();
+    let mut stat = MaybeUninit::<libc::stat>::zeroed();
     call!(SYS_stat, path.as_ptr(), stat.as_mut_ptr())?;
     // SAFETY: stat(2) succeeded and has filled it in.
     Ok(unsafe { stat.assume_init() }.st_size as usize)
@@ -270,7 +244,7 @@ pub fn drain_terminal(fd: Fd) {
 
 /// uname(2), the kernel release alone.
 pub fn kernel_release(buffer: &mut [u8; 65]) -> &[u8] {
-    let mut names = core::mem::MaybeUninit::<libc::utsname>::zeroed();
+    let mut names = MaybeUninit::<libc::utsname>::zeroed();
     let _ = call!(SYS_uname, names.as_mut_ptr());
     // SAFETY: all zeroes are a valid utsname, which is nothing but characters, and so is what
     // uname(2) writes.
@@ -289,6 +263,13 @@ pub fn online_cpus() -> u32 {
     mask.iter().map(|word| word.count_ones()).sum()
 }
 
+/// New memory for this process alone, all zero (mmap(2)).
+pub fn map_memory(bytes: usize) -> Result<*mut u8> {
+    let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
+    call!(SYS_mmap, 0, bytes, libc::PROT_READ | libc::PROT_WRITE, flags, -1_isize, 0)
+        .map(|address| address as *mut u8)
+}
+
 /// execve(2); comes back only with an error.
 ///
 /// # Safety
@@ -296,7 +277,7 @@ pub fn online_cpus() -> u32 {
 pub unsafe fn execute(path: &CStr, argv: *const *const u8, envp: *const *const u8) -> Errno {
     // SAFETY: the caller vouches for the arrays; the path is a C string.
     let result = unsafe {
-        call(libc::SYS_execve, [path.as_ptr() as usize, argv as usize, envp as usize, 0, 0])
+        call(libc::SYS_execve, [path.as_ptr() as usize, argv as usize, envp as usize, 0, 0, 0])
     };
     result.err().unwrap_or(Errno(libc::EINVAL))
 }
@@ -308,6 +289,12 @@ pub fn exit(code: i32) -> ! {
     }
 }
 
+/// Ends this process by SIGILL, which nobody takes for an exit of its own will.
+pub fn trap() -> ! {
+    // SAFETY: an undefined instruction touches nothing, and nothing comes after it.
+    unsafe { asm!("ud2", options(noreturn, nomem, nostack)) }
+}
+
 /// Runs `child` in a new process that shares this one's memory, on a stack of its own, while this
 /// one waits until the new one has called execve(2) or ended (clone(2) with CLONE_VM and
 /// CLONE_VFORK: the way of vfork(2), without copying page tables). Returns its process id.
@@ -315,7 +302,7 @@ pub fn exit(code: i32) -> ! {
 /// # Safety
 /// `child` never returns, and changes no memory in a way that this process does not expect.
 pub unsafe fn spawn<T>(
-    stack: &mut [u8],
+    stack: &mut [MaybeUninit<u8>],
     child: unsafe extern "C" fn(*mut T) -> !,
     argument: *mut T,
 ) -> Result<i32> {

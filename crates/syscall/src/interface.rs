@@ -1,12 +1,21 @@
 //! The name of an interface in the fixed size the kernel takes it in, so that the process between
 //! clone and exec needs no allocation to pass it on.
 
-use std::fmt;
+use alloc::{borrow::ToOwned, string::String};
+use core::{error::Error, fmt};
 
 /// Not a name for a network interface.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("`{0}` cannot name a network interface: use 1 to 15 letters, digits, `-`, `_` and `.`")]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NameError(String);
+
+impl fmt::Display for NameError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let rule = "use 1 to 15 letters, digits, `-`, `_` and `.`";
+        write!(f, "`{}` cannot name a network interface: {rule}", self.0)
+    }
+}
+
+impl Error for NameError {}
 
 /// An interface's name: 1 to 15 bytes and a closing NUL (IFNAMSIZ of linux/if.h).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -50,7 +59,7 @@ impl Interface {
 impl fmt::Display for Interface {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let name = self.as_bytes_with_nul();
-        f.write_str(std::str::from_utf8(&name[..name.len() - 1]).expect("`new` takes ASCII only"))
+        f.write_str(core::str::from_utf8(&name[..name.len() - 1]).expect("`new` takes ASCII only"))
     }
 }
 

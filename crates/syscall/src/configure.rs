@@ -3,9 +3,9 @@
 //! the guest's PID 1 and on the host's end alike.
 #![allow(unsafe_code)] // ioctls on C structures.
 
-use std::{fmt, mem, net::Ipv4Addr};
+use core::{fmt, mem, net::Ipv4Addr};
 
-use crate::Interface;
+use crate::{Errno, Interface, call};
 
 /// A step of setting up an interface.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -91,7 +91,7 @@ pub fn configure(interface: &Interface, settings: &Settings) -> Result<(), StepE
 /// A socket in the current network namespace that interfaces are set up through. Closed when
 /// dropped.
 #[derive(Debug)]
-pub struct Control(libc::c_int);
+pub struct Control(usize);
 
 impl Control {
     /// Opens one.
@@ -99,9 +99,11 @@ impl Control {
     /// # Errors
     /// There are no sockets of AF_INET, or no descriptors left.
     pub fn open() -> Result<Self, StepError> {
+        let kind = libc::SOCK_DGRAM | libc::SOCK_CLOEXEC;
         // SAFETY: socket(2) takes three integers.
-        let fd = unsafe { libc::socket(libc::AF_INET, libc::SOCK_DGRAM | libc::SOCK_CLOEXEC, 0) };
-        if fd < 0 { Err(StepError { step: Step::Open, errno: errno() }) } else { Ok(Self(fd)) }
+        let fd =
+            unsafe { call(libc::SYS_socket, [libc::AF_INET as usize, kind as usize, 0, 0, 0, 0]) };
+        fd.map(Self).map_err(|Errno(errno)| StepError { step: Step::Open, errno })
     }
 
     /// Sets up an interface and brings it up. Address and netmask come before it is up, or the
@@ -175,17 +177,17 @@ impl Control {
     ) -> Result<(), StepError> {
         // SAFETY: every caller passes the number whose argument is a `T` (ifreq for SIOC?IF*,
         // arpreq for SIOCSARP, rtentry for SIOCADDRT); it is initialised and may be written.
-        match unsafe { libc::ioctl(self.0, number, argument) } {
-            0 => Ok(()),
-            _ => Err(StepError { step, errno: errno() }),
-        }
+        let result = unsafe {
+            call(libc::SYS_ioctl, [self.0, number as usize, &raw mut *argument as usize, 0, 0, 0])
+        };
+        result.map(drop).map_err(|Errno(errno)| StepError { step, errno })
     }
 }
 
 impl Drop for Control {
     fn drop(&mut self) {
         // SAFETY: the descriptor is this value's own and is closed once.
-        unsafe { libc::close(self.0) };
+        let _ = unsafe { call(libc::SYS_close, [self.0, 0, 0, 0, 0, 0]) };
     }
 }
 
@@ -194,7 +196,7 @@ const ATF_COM: libc::c_int = 0x02;
 const ATF_PERM: libc::c_int = 0x04;
 
 /// An ifreq for this interface, all else zero.
-pub(crate) fn request(interface: &Interface) -> libc::ifreq {
+pub fn request(interface: &Interface) -> libc::ifreq {
     // SAFETY: all zeroes are a valid ifreq, plain old data.
     let mut request: libc::ifreq = unsafe { mem::zeroed() };
     request.ifr_name = interface.field();
@@ -217,8 +219,4 @@ fn ethernet(mac: [u8; 6]) -> libc::sockaddr {
         *place = byte as libc::c_char;
     }
     libc::sockaddr { sa_family: libc::ARPHRD_ETHER, sa_data: data }
-}
-
-fn errno() -> i32 {
-    nix::errno::Errno::last_raw()
 }
