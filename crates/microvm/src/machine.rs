@@ -1,5 +1,5 @@
 //! The recipe by which a machine is built and booted. The other one, for a machine that was saved,
-//! is in [`crate::restore`]; what both do is in [`crate::assembly`].
+//! is in [`crate::restore`]; what both do is in the module `assembly`.
 
 use std::{convert::Infallible, fs::File, os::fd::OwnedFd, sync::Arc};
 
