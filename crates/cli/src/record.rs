@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use compare_spec::{
     Artefacts, HostFacts, Image, ImageRecord, Plan, PlanRecord, ProbeRecord, Record, RunEvent,
-    SCHEMA, Side, Snapshot, Trial, Unavailable,
+    SCHEMA, Trial, Unavailable,
 };
 
 /// Collects events.
@@ -13,7 +13,6 @@ pub struct Collector {
     host: Option<HostFacts>,
     artefacts: Artefacts,
     trials: Vec<Trial>,
-    snapshots: Vec<Snapshot>,
     unavailable: BTreeSet<Unavailable>,
     interrupted: bool,
 }
@@ -30,26 +29,23 @@ impl Collector {
             RunEvent::Done { trial, warmup, unavailable } => {
                 if warmup {
                     if trial.outcome != compare_spec::Outcome::Ok {
-                        let side = trial.side();
-                        self.miss("warm-up", Some(side), trial.detail.unwrap_or_default());
+                        let detail = trial.detail.unwrap_or_default();
+                        self.miss("warm-up", Some(trial.backend), detail);
                     }
                 } else {
                     self.unavailable.extend(unavailable);
                     self.trials.push(*trial);
                 }
             }
-            RunEvent::Saved { snapshot } => self.snapshots.push(snapshot),
-            RunEvent::GivenUp { backend, start, left, reason } => {
-                let reason = format!("{reason}; the remaining {left} were not run");
-                self.miss("trials", Some(Side { backend, start }), reason);
+            RunEvent::GivenUp { backend, left } => {
+                let reason =
+                    format!("several trials in a row failed; the remaining {left} were not run");
+                self.miss("trials", Some(backend), reason);
             }
             RunEvent::End { interrupted } => {
                 self.interrupted |= interrupted;
             }
-            RunEvent::Reclaimed { .. }
-            | RunEvent::Template { .. }
-            | RunEvent::Trial { .. }
-            | RunEvent::Failed { .. } => {}
+            RunEvent::Reclaimed { .. } | RunEvent::Trial { .. } | RunEvent::Failed { .. } => {}
         }
     }
 
@@ -63,8 +59,7 @@ impl Collector {
         self.miss("run", None, reason);
     }
 
-    fn miss(&mut self, figure: &str, side: Option<Side>, reason: String) {
-        let backend = side.map(|side| side.label());
+    fn miss(&mut self, figure: &str, backend: Option<String>, reason: String) {
         self.unavailable.insert(Unavailable { figure: figure.to_owned(), backend, reason });
     }
 
@@ -92,7 +87,6 @@ impl Collector {
                 spec: plan,
             },
             trials: self.trials,
-            snapshots: self.snapshots,
             summary,
             comparisons,
             unavailable: self.unavailable.into_iter().collect(),

@@ -10,7 +10,6 @@
 //! ```
 
 mod apt;
-mod bzimage;
 mod cache;
 mod copy;
 pub mod cpio;

@@ -3,11 +3,12 @@
 use std::ops::Range;
 
 use compare_spec::Bytes;
-use vm_memory::{GuestAddress, GuestMemoryBackend, GuestMemoryRegion};
+use vm_memory::{GuestAddress, GuestMemoryBackend, GuestMemoryMmap, GuestMemoryRegion};
 
 use crate::{error::Error, layout};
 
-pub use compare_virtio::Memory;
+/// Guest RAM as the monitor sees it. No dirty tracking: nothing here migrates.
+pub type Memory = GuestMemoryMmap<()>;
 
 /// A page of the x86-64.
 pub const PAGE: u64 = 4096;
@@ -36,11 +37,6 @@ pub fn map(bytes: u64) -> Result<Memory, Error> {
         .collect();
     Memory::from_ranges(&ranges)
         .map_err(|source| Error::MapMemory { memory: Bytes(bytes), source: Box::new(source) })
-}
-
-/// Bytes of RAM.
-pub fn bytes(memory: &Memory) -> u64 {
-    memory.iter().map(GuestMemoryRegion::len).sum()
 }
 
 /// Where guest RAM lies in the monitor's own address space.

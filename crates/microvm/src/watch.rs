@@ -77,19 +77,14 @@ impl Watch {
         if self.0.iter().all(|cpu| cpu.stuck.load(Ordering::Acquire)) {
             return true;
         }
-        for (id, cpu) in self.0.iter().enumerate() {
+        for cpu in &self.0 {
             cpu.stuck.store(false, Ordering::Release);
-            self.interrupt(id);
+            let thread = cpu.thread.load(Ordering::Acquire);
+            if thread != 0 {
+                // SAFETY: three integers; the thread is one of this process, which ends with it.
+                unsafe { libc::syscall(libc::SYS_tgkill, libc::getpid(), thread, signal()) };
+            }
         }
         false
-    }
-
-    /// Has a CPU's KVM_RUN end, if its thread is in it.
-    pub fn interrupt(&self, id: usize) {
-        let thread = self.0[id].thread.load(Ordering::Acquire);
-        if thread != 0 {
-            // SAFETY: three integers; the thread is one of this process, which ends with it.
-            unsafe { libc::syscall(libc::SYS_tgkill, libc::getpid(), thread, signal()) };
-        }
     }
 }

@@ -1,20 +1,19 @@
 //! The guest's network: loopback, and one interface with a static neighbour, so that nothing is
 //! asked for and nothing waited for.
 
-use compare_syscall::{Control, Interface, Neighbour, Settings, StepError};
+use compare_net::{Control, Interface, Neighbour, Settings, StepError};
 use compare_wire::GuestNet;
 
 use crate::{failure::Failure, sys::Errno};
 
-/// Sets the network up, with a new hardware address if one is given. Setting a new address takes the
-/// old one's routes and neighbours away.
-pub fn configure(net: &GuestNet, mac: Option<[u8; 6]>) -> Result<(), Failure> {
-    let interface = Interface::new(&net.interface).map_err(|_| Failure {
-        step: ["configure the network: use the name ", &net.interface].concat(),
+/// Sets the network up.
+pub fn configure(net: &GuestNet) -> Result<(), Failure> {
+    let interface = Interface::new(&net.interface).map_err(|error| Failure {
+        step: format!("configure the network: {error}"),
         errno: Errno(libc::EINVAL),
     })?;
     let settings = Settings {
-        mac,
+        mac: None,
         address: net.address,
         prefix: net.prefix,
         neighbour: Some(Neighbour { address: net.gateway, mac: net.gateway_mac }),
@@ -26,7 +25,7 @@ pub fn configure(net: &GuestNet, mac: Option<[u8; 6]>) -> Result<(), Failure> {
             control.configure(&interface, &settings)
         })
         .map_err(|StepError { step, errno }| Failure {
-            step: ["configure the network: ", step.as_str()].concat(),
+            step: format!("configure the network: {step}"),
             errno: Errno(errno),
         })
 }

@@ -4,10 +4,7 @@ use anyhow::Result;
 use compare_cgroup::Finding;
 use compare_image::Purpose;
 
-use crate::{
-    exit::Code,
-    place::{self, Abilities},
-};
+use crate::{exit::Code, place::Abilities};
 
 pub fn run(json: bool) -> Result<Code> {
     let abilities = Abilities::probe();
@@ -38,7 +35,6 @@ fn print_text(abilities: &Abilities, code: Code) {
     println!("microVM");
     print(&kvm_finding(abilities));
     abilities.microvm.iter().for_each(print);
-    print(&place::snapshots());
     println!("container, and the microVM's cgroup and network");
     abilities.container.iter().for_each(print);
     println!("set-up");
@@ -93,7 +89,6 @@ fn print_json(abilities: &Abilities, code: Code) -> Result<()> {
         "kvm": { "kind": abilities.kvm.kind, "checks": [finding(&kvm_finding(abilities))] },
         "container": list(&abilities.container),
         "microvm": list(&abilities.microvm),
-        "snapshots": [finding(&place::snapshots())],
         "setup": abilities.setup.iter().map(|(_, one)| finding(one)).collect::<Vec<_>>(),
     });
     println!("{}", serde_json::to_string_pretty(&whole)?);

@@ -15,14 +15,12 @@ use compare_spec::{Digest, Exit, Image, Workload};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 /// Where files come from: an environment variable, or a name beside the test program.
-const FILES: [(&str, &str); 7] = [
+const FILES: [(&str, &str); 5] = [
     ("COMPARE_TEST_VMM", "compare-vmm"),
     ("COMPARE_TEST_KERNEL", "vmlinux"),
     ("COMPARE_TEST_INITRAMFS", "initramfs.cpio"),
     ("COMPARE_TEST_ROOT", "root.erofs"),
     ("COMPARE_TEST_KERNEL_SMP", "vmlinux-smp"),
-    ("COMPARE_TEST_HOSTILE", "hostile"),
-    ("COMPARE_TEST_BZIMAGE", "bzimage"),
 ];
 
 /// Everything a test needs.
@@ -31,10 +29,6 @@ pub struct Fixture {
     pub config: MicrovmConfig,
     /// Guest kernel for more than one CPU.
     pub smp: PathBuf,
-    /// A guest that does one misdeed, in place of a kernel (`guest/hostile`).
-    pub hostile: PathBuf,
-    /// A distribution's own kernel.
-    pub bzimage: PathBuf,
     /// Image that holds this program as `/actor`.
     pub image: Image,
     /// Where leaves are made.
@@ -72,8 +66,6 @@ impl Fixture {
         };
         let erofs = take(3)?;
         let smp = take(4)?;
-        let hostile = take(5)?;
-        let bzimage = take(6)?;
         if !nix::unistd::geteuid().is_root() {
             return Err("not root".to_owned());
         }
@@ -96,7 +88,7 @@ impl Fixture {
             gid: 0,
             groups: vec![],
         };
-        Ok(Self { config, smp, hostile, bzimage, image, parent, next: std::cell::Cell::new(0) })
+        Ok(Self { config, smp, image, parent, next: std::cell::Cell::new(0) })
     }
 
     /// A workload that has the actor play this part.
@@ -121,20 +113,10 @@ impl Fixture {
         image: &Image,
         workload: &Workload,
     ) -> Box<dyn Instance> {
-        self.start_by(&mut MicrovmBackend::new(config.clone()), image, workload)
-    }
-
-    /// Starts a workload by this backend.
-    pub fn start_by(
-        &self,
-        backend: &mut dyn Backend,
-        image: &Image,
-        workload: &Workload,
-    ) -> Box<dyn Instance> {
         let slot = self.next.replace(self.next.get() + 1);
         let name = format!("t{slot}");
         let request = StartRequest { name: &name, slot, workload, image, parent: &self.parent };
-        backend
+        MicrovmBackend::new(config.clone())
             .start(&request, Timeline::start())
             .unwrap_or_else(|error| panic!("{error}: {:?}", error.source))
     }
@@ -175,7 +157,7 @@ pub fn open_descriptors() -> usize {
 pub fn pump_until(
     instance: &mut dyn Instance,
     limit: Duration,
-    mut done: impl FnMut(&mut dyn Instance) -> bool,
+    done: impl Fn(&mut dyn Instance) -> bool,
 ) {
     let deadline = Instant::now() + limit;
     loop {
