@@ -75,17 +75,33 @@ if [ -n "$lost" ]; then
 	exit 1
 fi
 
-# In __init code gcc clears memory by an inline `rep stosb`: one instruction a
-# byte where instructions are counted, and slow without ERMS. memblock clears
-# the page structs (16 MiB per GiB of guest memory) that way.
-# Two parts of sysfs that no program in a guest reads and Kconfig cannot leave
-# out: /sys/kernel/slab, and /sys/module/*/parameters of built-in code, which
-# kernel/params.c makes from the array that ends where it is here told to start
-# (the command line is parsed elsewhere, with the whole array).
+# Work that Kconfig cannot take out of the boot. The source stays as it is: single files are compiled
+# with a definition more, or with a header in front that says what it does. README.md has the prices.
+#
+# memblock.o: in __init code gcc clears memory by an inline `rep stosb`: one instruction a byte where
+# instructions are counted, and slow without ERMS. memblock clears the page structs (16 MiB per GiB
+# of guest memory) that way.
+# slub.o, params.o: two parts of sysfs that no program in a guest reads, /sys/kernel/slab, and
+# /sys/module/*/parameters of built-in code, which params.c makes from the array that ends where it
+# is here told to start (the command line is parsed elsewhere, with the whole array).
+# head64.o: bss and brk are zero already, as an ELF loader must leave what a segment has beyond its
+# file's bytes (System V ABI, chapter 5): the kernel need not write each of their pages.
+# alternative.o: no list of calls through retpolines. With it the kernel decodes all 3,800 of them,
+# on two thirds of its code pages, to put an indirect call in place on CPUs that need no retpoline;
+# without, those go through the thunk, which is patched as ever.
+# x86_init.o: no ROMs are looked for between 640 KiB and 1 MiB: there is no firmware.
+# init_64.o: the kernel keeps the padding behind its code and its read-only data, which nobody
+# touched, instead of splitting three large pages and giving 900 small ones to the allocator.
 kmake -j"$(nproc)" vmlinux \
 	CFLAGS_memblock.o=-mstringop-strategy=libcall \
 	CFLAGS_slub.o="-include $here/no-slab-sysfs.h" \
-	CFLAGS_params.o=-D__start___param=__stop___param
+	CFLAGS_params.o=-D__start___param=__stop___param \
+	CFLAGS_head64.o="-D__bss_stop=__bss_start -D__brk_limit=__brk_base" \
+	CFLAGS_alternative.o=-D__retpoline_sites_end=__retpoline_sites \
+	CFLAGS_x86_init.o=-Dprobe_roms=x86_init_noop \
+	CFLAGS_apic.o="-include $here/quiet-ioapic.h" \
+	CFLAGS_init.o="-include $here/plain-init-pages.h" \
+	CFLAGS_init_64.o="-D_etext=__start_rodata -D_sdata=__end_rodata -include $here/fresh-page-tables.h"
 
 # What is left to strip: symbol tables of no use at run time.
 strip -s -o "$out.tmp.$$" "$build_dir/vmlinux"

@@ -1,10 +1,17 @@
 //! The traits. An instance never blocks: whoever waits for it polls [`Instance::fds`] beside its
 //! own descriptors and calls [`Instance::pump`] when one is readable.
 
-use std::{io, net::Ipv4Addr, ops::Range, os::fd::BorrowedFd, time::Duration};
+use std::{
+    io,
+    net::Ipv4Addr,
+    ops::Range,
+    os::fd::BorrowedFd,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use compare_cgroup::{Leaf, Parent};
-use compare_spec::{Exit, GuestFacts, Image, Workload};
+use compare_spec::{Confinement, Exit, GuestFacts, Image, Phase, Workload};
 
 use crate::{Output, Timeline};
 
@@ -37,14 +44,32 @@ pub struct StartError {
     pub timeline: Timeline,
 }
 
+/// What a backend that restores must have before its first start: a saved instance of another.
+pub struct Template<'a> {
+    /// Starts the instance that is saved. It makes everything anew.
+    pub backend: &'a mut dyn Backend,
+    /// Where it is saved, and where every later start restores from. The caller makes it, empty and
+    /// for this user alone, and removes it after the last start.
+    pub directory: PathBuf,
+}
+
 /// A way to run workloads.
 pub trait Backend: Send {
-    /// Its name: the column in every table.
+    /// Its name; with [`Backend::start_mode`] the column in every table.
     fn name(&self) -> &str;
 
-    /// The way it starts: `cold` makes everything anew.
+    /// The way it starts: `cold` makes everything anew, `restored` goes on from a saved instance.
     fn start_mode(&self) -> &str {
         "cold"
+    }
+
+    /// What must be saved before the first start; none where every start makes everything anew.
+    ///
+    /// Whoever drives the backend starts an instance of [`Template::backend`], waits until it is
+    /// ready and at rest, and calls [`Instance::save`] with [`Template::directory`]. From then on
+    /// [`Backend::start`] restores from there.
+    fn template(&mut self) -> Option<Template<'_>> {
+        None
     }
 
     /// Starts an instance. `timeline` was started right before the call; nothing is done for the
@@ -80,6 +105,12 @@ pub trait Instance {
     /// The same, for the phases that others see (`ready`).
     fn timeline_mut(&mut self) -> &mut Timeline;
 
+    /// Whether the workload may answer by now, so that the probe begins to ask: it was executed. A
+    /// restored instance has no such phase; its workload goes on with [`Phase::Init`].
+    fn may_answer(&self) -> bool {
+        self.timeline().has(Phase::Exec)
+    }
+
     /// How the workload ended, and when (nanoseconds of [`crate::monotonic_ns`]); none while it runs.
     fn exit(&self) -> Option<(&Exit, u64)>;
 
@@ -98,11 +129,28 @@ pub trait Instance {
     /// The kernel release the workload runs on, once known.
     fn kernel_release(&self) -> Option<&str>;
 
+    /// How far its monitor has confined itself; none for a container, or as long as it is not known.
+    fn confinement(&self) -> Option<&Confinement> {
+        None
+    }
+
     /// Asks a guest what it knows of its memory and waits for the answer; none for a container.
     ///
     /// # Errors
     /// It does not answer before the deadline.
     fn guest_facts(&mut self, deadline: Duration) -> io::Result<Option<GuestFacts>>;
+
+    /// Saves the whole instance, as it is now, in an empty directory, for a backend that restores
+    /// it. The instance is over then: its monitor has ended, and [`Instance::stop`] only releases
+    /// what is left.
+    ///
+    /// # Errors
+    /// The instance cannot be written there, or its backend cannot save at all (`Unsupported`).
+    /// It may be over all the same.
+    fn save(&mut self, directory: &Path) -> io::Result<()> {
+        let _ = directory;
+        Err(io::Error::new(io::ErrorKind::Unsupported, "this backend cannot save instances"))
+    }
 
     /// Sends the workload its stop signal, waits `grace`, kills what is left, and releases
     /// everything: processes, cgroup, network, mounts, descriptors. Returns with `stopped` reached.

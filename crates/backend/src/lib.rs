@@ -7,7 +7,7 @@ mod output;
 mod reader;
 mod timeline;
 
-pub use instance::{Backend, Instance, StartError, StartRequest};
+pub use instance::{Backend, Instance, StartError, StartRequest, Template};
 pub use output::Output;
 pub use reader::FrameReader;
 pub use timeline::{Timeline, monotonic_ns};

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
-use compare_spec::{Bytes, Clock, Span};
+use compare_spec::{Bytes, Clock, Span, StartMode};
 
 const ABOUT: &str = "Boots the same workload as a container and inside a microVM, and says what the difference costs";
 
@@ -72,12 +72,12 @@ pub struct Run {
     #[arg(long, short, required_unless_present = "plan", conflicts_with = "plan")]
     pub workload: Option<String>,
     /// Run the plan of a saved record, or a saved plan, again
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["trials", "warmup", "seed", "backend", "memory", "timeout"])]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["trials", "warmup", "seed", "backend", "start", "memory", "timeout"])]
     pub plan: Option<PathBuf>,
-    /// Measured trials of each backend
+    /// Measured trials of each backend in each start mode
     #[arg(long, short = 'n', default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=100_000))]
     pub trials: u32,
-    /// Trials of each backend before the first measured one
+    /// Trials of each of them before the first measured one
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(0..=1000))]
     pub warmup: u32,
     /// Seed of the order of trials and of every resampling
@@ -86,6 +86,10 @@ pub struct Run {
     /// Backends to compare; the first is the base of every ratio
     #[arg(long, value_delimiter = ',', default_values = ["container", "microvm"])]
     pub backend: Vec<BackendName>,
+    /// How microVMs start: `cold`, `restored`, or `cold,restored` for a column of each; a container
+    /// always starts cold
+    #[arg(long, value_name = "MODE", value_delimiter = ',', default_values = ["cold"])]
+    pub start: Vec<StartChoice>,
     /// Where to run: `auto` takes this host where KVM can run Linux, else the emulated one
     #[arg(long, default_value = "auto")]
     pub host: HostChoice,
@@ -98,7 +102,8 @@ pub struct Run {
     /// How long a start may take, instead of the workload's own
     #[arg(long, value_name = "DURATION")]
     pub timeout: Option<Span>,
-    /// Guest kernel: an uncompressed x86-64 vmlinux, instead of the one built here
+    /// Guest kernel, instead of the one built here: an x86-64 vmlinux, or a bzImage, which unpacks itself
+    /// in the guest. It needs virtio-mmio, block and net, EROFS and overlayfs built in
     #[arg(long, value_name = "FILE")]
     pub kernel: Option<PathBuf>,
     /// Where the reports go besides the terminal
@@ -185,6 +190,25 @@ impl BackendName {
     }
 }
 
+/// How an instance starts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum StartChoice {
+    /// Everything is booted anew
+    Cold,
+    /// From a snapshot of a microVM whose workload was ready, made once before the trials; for
+    /// workloads whose readiness is `tcp` or `http`
+    Restored,
+}
+
+impl From<StartChoice> for StartMode {
+    fn from(choice: StartChoice) -> Self {
+        match choice {
+            StartChoice::Cold => Self::Cold,
+            StartChoice::Restored => Self::Restored,
+        }
+    }
+}
+
 /// Where to run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum HostChoice {
@@ -225,8 +249,22 @@ mod tests {
     }
 
     #[test]
+    fn start_modes_are_listed() {
+        let start =
+            |modes: &str| Args::try_parse_from(["compare", "run", "-w", "nginx", "--start", modes]);
+        let Command::Run(run) = start("restored,cold").unwrap().command else { panic!() };
+        assert_eq!(run.start, [StartChoice::Restored, StartChoice::Cold]);
+        let error = start("warm").unwrap_err().to_string();
+        assert!(error.contains("'warm'") && error.contains("cold, restored"), "{error}");
+        assert!(start("").is_err());
+    }
+
+    #[test]
     fn a_plan_excludes_what_it_decides() {
         assert!(Args::try_parse_from(["compare", "run", "--plan", "p", "--seed", "2"]).is_err());
+        assert!(
+            Args::try_parse_from(["compare", "run", "--plan", "p", "--start", "cold"]).is_err()
+        );
         assert!(Args::try_parse_from(["compare", "run"]).is_err());
         assert!(
             Args::try_parse_from(["compare", "run", "-w", "nginx", "--memory", "12MB"]).is_err()

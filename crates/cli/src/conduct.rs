@@ -1,6 +1,6 @@
 //! Carries out a plan on the machine this process runs on, be it the user's or the emulated one.
 
-use std::path::Path;
+use std::{fs::File, io, path::Path};
 
 use anyhow::{Context, Result};
 use compare_backend::Backend;
@@ -8,8 +8,8 @@ use compare_cgroup::{Hierarchy, Parent};
 use compare_container::ContainerBackend;
 use compare_lab::Paths;
 use compare_microvm::{MicrovmBackend, MicrovmConfig};
-use compare_runner::{Cancel, Setting};
-use compare_spec::{Image, Plan, RunEvent};
+use compare_runner::{Cancel, Scratch, Setting};
+use compare_spec::{Image, Plan, RunEvent, Side, StartMode};
 
 /// Where control groups are mounted.
 pub const CGROUP_ROOT: &str = "/sys/fs/cgroup";
@@ -29,7 +29,8 @@ pub fn conduct(
 ) -> Result<()> {
     let hierarchy =
         Hierarchy::detect(Path::new(CGROUP_ROOT)).context("cannot use control groups")?;
-    for what in Parent::reclaim(&hierarchy) {
+    let temporary = std::env::temp_dir();
+    for what in Parent::reclaim(&hierarchy).into_iter().chain(Scratch::reclaim(&temporary)) {
         tell(RunEvent::Reclaimed { what });
     }
     compare_net::enter_private_netns()
@@ -39,20 +40,22 @@ pub fn conduct(
     let host =
         compare_probe::host_facts(Path::new("/"), plan.host, plan.clock, kvm, hierarchy.mode());
     let unavailable = compare_probe::unavailable_facts(&host);
-    let mut backends: Vec<Box<dyn Backend>> = Vec::new();
-    for name in &plan.backends {
-        match name.as_str() {
-            "container" => backends.push(Box::new(ContainerBackend::new())),
-            "microvm" => backends.push(Box::new(MicrovmBackend::new(MicrovmConfig {
-                vmm: paths.vmm.clone(),
-                kernel: paths.kernel.clone(),
-                initramfs: paths.initramfs.clone(),
-                kvm: "/dev/kvm".into(),
-                append: String::new(),
-            }))),
-            _ => {}
-        }
+    // Removed when this function returns, after the last instance is gone.
+    let scratch = plan
+        .starts
+        .contains(&StartMode::Restored)
+        .then(|| Scratch::create(&temporary))
+        .transpose()
+        .with_context(|| {
+            format!(
+                "cannot make a private directory for snapshots in {}: set TMPDIR to another place",
+                temporary.display()
+            )
+        })?;
+    if scratch.is_some() {
+        warm(paths, image);
     }
+    let mut backends = backends(plan, paths, scratch.as_ref())?;
     let parent = Parent::create(&hierarchy).context("cannot make a control group for the run")?;
     let setting = Setting {
         plan,
@@ -66,4 +69,44 @@ pub fn conduct(
     };
     compare_runner::run(setting, tell)?;
     Ok(())
+}
+
+/// Reads what a microVM is started from. The instance that snapshots are made of comes before all
+/// warm-ups, and would otherwise wait for the disk within its own start. What cannot be read is told
+/// by that start.
+fn warm(paths: &Paths, image: &Image) {
+    for path in [&paths.vmm, &paths.kernel, &paths.initramfs, &image.erofs] {
+        let _ = File::open(path).and_then(|mut file| io::copy(&mut file, &mut io::sink()));
+    }
+}
+
+/// One for each side of the plan.
+fn backends(
+    plan: &Plan,
+    paths: &Paths,
+    scratch: Option<&Scratch>,
+) -> Result<Vec<Box<dyn Backend>>> {
+    let config = MicrovmConfig {
+        vmm: paths.vmm.clone(),
+        kernel: paths.kernel.clone(),
+        initramfs: paths.initramfs.clone(),
+        kvm: "/dev/kvm".into(),
+        append: String::new(),
+    };
+    let mut backends: Vec<Box<dyn Backend>> = Vec::new();
+    for Side { backend, start } in plan.sides() {
+        match (backend.as_str(), start.as_str(), scratch) {
+            ("container", "cold", _) => backends.push(Box::new(ContainerBackend::new())),
+            ("microvm", "cold", _) => {
+                backends.push(Box::new(MicrovmBackend::new(config.clone())));
+            }
+            ("microvm", "restored", Some(scratch)) => {
+                let directory = scratch.path().join(&backend);
+                backends.push(Box::new(MicrovmBackend::restoring(config.clone(), directory)));
+            }
+            // The run itself says which of the plan's it does not have.
+            _ => {}
+        }
+    }
+    Ok(backends)
 }

@@ -6,7 +6,8 @@ use anyhow::Result;
 use compare_cgroup::Finding;
 use compare_image::Purpose;
 use compare_microvm::KvmVerdict;
-use compare_spec::{HostKind, KvmKind};
+use compare_runner::Scratch;
+use compare_spec::{Bytes, HostKind, KvmKind};
 
 use crate::{
     args::HostChoice,
@@ -92,6 +93,25 @@ fn tap_finding() -> Finding {
         ok: opened.is_ok(),
         evidence: opened.map_or_else(|error| format!("{TUN}: {error}"), |_| format!("{TUN} opens")),
         remedy: Some("load the module (modprobe tun) and run as root".to_owned()),
+    }
+}
+
+/// Less room than this holds hardly any snapshot.
+const ROOM: Bytes = Bytes::mib(256);
+
+/// Whether snapshots of microVMs that are restored have a place.
+pub fn snapshots() -> Finding {
+    let place = std::env::temp_dir();
+    let room = Scratch::create(&place).and_then(|scratch| scratch.room_bytes());
+    let evidence = match &room {
+        Ok(bytes) => format!("{} has {} MiB of room", place.display(), bytes >> 20),
+        Err(error) => format!("no room in {}: {error}", place.display()),
+    };
+    Finding {
+        name: "snapshots",
+        ok: room.is_ok_and(|bytes| bytes >= ROOM.0),
+        evidence,
+        remedy: Some("set TMPDIR to a writable directory with room".to_owned()),
     }
 }
 

@@ -174,6 +174,7 @@ pub fn prepare_files(
         let plan = Plan {
             workload: workload.clone(),
             backends: vec!["microvm".to_owned()],
+            starts: vec![compare_spec::StartMode::Cold],
             trials: 1,
             warmup: 0,
             seed: 1,

@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use compare_spec::{Outcome, Phase, Plan, RunEvent, Stage, Trial};
+use compare_spec::{Outcome, Phase, Plan, RunEvent, Side, Snapshot, Stage, Trial};
 use indicatif::{ProgressBar, ProgressStyle};
 
 /// The progress of a run.
@@ -33,28 +33,43 @@ impl RunProgress {
             RunEvent::Reclaimed { what } => {
                 self.line(&format!("removed what an earlier run left behind: {what}"))
             }
-            RunEvent::Trial { backend, index, warmup, stage } => {
+            RunEvent::Template { backend, .. } => {
+                self.bar.set_message(format!("{backend}: making the snapshot to restore from"));
+            }
+            RunEvent::Saved { snapshot } => {
+                let Snapshot { backend, ready_ns, save_ns, bytes } = snapshot;
+                let ms = |ns: &u64| *ns as f64 / 1e6;
+                self.line(&format!(
+                    "{backend} snapshot: ready {:.1}, saved in {:.1} ms, {:.1} MiB",
+                    ms(ready_ns),
+                    ms(save_ns),
+                    *bytes as f64 / f64::from(1 << 20),
+                ));
+            }
+            RunEvent::Trial { backend, start, index, warmup, stage } => {
                 let stage = match stage {
                     Stage::Starting => "starting",
                     Stage::Measuring => "ready, reading memory",
                     Stage::Stopping => "stopping",
                 };
                 let number = self.done + 1;
-                let name = label(backend, *index, *warmup);
+                let name = label(side(backend, start), *index, *warmup);
                 self.bar.set_message(format!("[{number}/{}] {name}: {stage}", self.total));
             }
             RunEvent::Done { trial, warmup, .. } => {
                 self.done += 1;
                 let number = format!("[{}/{}]", self.done, self.total);
-                let name = label(&trial.backend, trial.index, *warmup);
+                let name = label(trial.side(), trial.index, *warmup);
                 let how = outcome(trial);
                 if self.quiet || trial.outcome != Outcome::Ok {
                     self.line(&format!("{number} {name}: {how}"));
                 }
                 self.bar.set_message(format!("{number} {name}: {how}"));
             }
-            RunEvent::GivenUp { backend, left } => {
-                self.line(&format!("{backend} failed several times in a row: its remaining {left} trials are left out"));
+            RunEvent::GivenUp { backend, start, left, reason } => {
+                let name = side(backend, start).label();
+                let trials = if *left == 1 { "trial is" } else { "trials are" };
+                self.line(&format!("{name}: {reason}; its remaining {left} {trials} left out"));
             }
             RunEvent::Begin { .. } | RunEvent::End { .. } | RunEvent::Failed { .. } => {}
         }
@@ -81,12 +96,13 @@ fn spinner() -> ProgressBar {
     bar
 }
 
-fn label(backend: &str, index: u32, warmup: bool) -> String {
-    if warmup {
-        format!("{backend} warm-up {}", index + 1)
-    } else {
-        format!("{backend} trial {}", index + 1)
-    }
+fn side(backend: &str, start: &str) -> Side {
+    Side { backend: backend.to_owned(), start: start.to_owned() }
+}
+
+fn label(side: Side, index: u32, warmup: bool) -> String {
+    let kind = if warmup { "warm-up" } else { "trial" };
+    format!("{} {kind} {}", side.label(), index + 1)
 }
 
 /// A trial's end in a few words: its phases, or what went wrong.

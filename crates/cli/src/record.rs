@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use compare_spec::{
     Artefacts, HostFacts, Image, ImageRecord, Plan, PlanRecord, ProbeRecord, Record, RunEvent,
-    SCHEMA, Trial, Unavailable,
+    SCHEMA, Side, Snapshot, Trial, Unavailable,
 };
 
 /// Collects events.
@@ -13,6 +13,7 @@ pub struct Collector {
     host: Option<HostFacts>,
     artefacts: Artefacts,
     trials: Vec<Trial>,
+    snapshots: Vec<Snapshot>,
     unavailable: BTreeSet<Unavailable>,
     interrupted: bool,
 }
@@ -29,23 +30,26 @@ impl Collector {
             RunEvent::Done { trial, warmup, unavailable } => {
                 if warmup {
                     if trial.outcome != compare_spec::Outcome::Ok {
-                        let detail = trial.detail.unwrap_or_default();
-                        self.miss("warm-up", Some(trial.backend), detail);
+                        let side = trial.side();
+                        self.miss("warm-up", Some(side), trial.detail.unwrap_or_default());
                     }
                 } else {
                     self.unavailable.extend(unavailable);
                     self.trials.push(*trial);
                 }
             }
-            RunEvent::GivenUp { backend, left } => {
-                let reason =
-                    format!("several trials in a row failed; the remaining {left} were not run");
-                self.miss("trials", Some(backend), reason);
+            RunEvent::Saved { snapshot } => self.snapshots.push(snapshot),
+            RunEvent::GivenUp { backend, start, left, reason } => {
+                let reason = format!("{reason}; the remaining {left} were not run");
+                self.miss("trials", Some(Side { backend, start }), reason);
             }
             RunEvent::End { interrupted } => {
                 self.interrupted |= interrupted;
             }
-            RunEvent::Reclaimed { .. } | RunEvent::Trial { .. } | RunEvent::Failed { .. } => {}
+            RunEvent::Reclaimed { .. }
+            | RunEvent::Template { .. }
+            | RunEvent::Trial { .. }
+            | RunEvent::Failed { .. } => {}
         }
     }
 
@@ -59,7 +63,8 @@ impl Collector {
         self.miss("run", None, reason);
     }
 
-    fn miss(&mut self, figure: &str, backend: Option<String>, reason: String) {
+    fn miss(&mut self, figure: &str, side: Option<Side>, reason: String) {
+        let backend = side.map(|side| side.label());
         self.unavailable.insert(Unavailable { figure: figure.to_owned(), backend, reason });
     }
 
@@ -87,6 +92,7 @@ impl Collector {
                 spec: plan,
             },
             trials: self.trials,
+            snapshots: self.snapshots,
             summary,
             comparisons,
             unavailable: self.unavailable.into_iter().collect(),

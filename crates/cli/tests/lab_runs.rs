@@ -208,3 +208,48 @@ fn an_interrupt_keeps_what_was_measured() {
     let trials = record["trials"].as_array().unwrap();
     assert!(trials.iter().filter(|trial| trial["outcome"] == "ok").count() >= 2, "{record}");
 }
+
+/// A microVM restored from a snapshot answers as the booted one does, without having executed anything,
+/// and sooner; what the snapshot took is told.
+#[test]
+fn restored_nginx_answers_beside_a_cold_one() {
+    if !lab_is_here() {
+        return;
+    }
+    let directory = scratch();
+    let json = directory.path().join("record.json");
+    let arguments =
+        ["run", "-w", "nginx", "--host", "lab", "--trials", "2", "--start", "cold,restored"];
+    let run = run(&[&arguments[..], &["--export-json", json.to_str().unwrap()]].concat());
+    run.expect(0);
+    let record = run.record();
+    let trials = record["trials"].as_array().unwrap();
+    let of = |backend: &str, start: &str| {
+        let is_it =
+            |trial: &&serde_json::Value| trial["backend"] == backend && trial["start"] == start;
+        trials.iter().filter(is_it).collect::<Vec<_>>()
+    };
+    assert_eq!(trials.len(), 6);
+    let (cold, restored) = (of("microvm", "cold"), of("microvm", "restored"));
+    assert_eq!((of("container", "cold").len(), cold.len(), restored.len()), (2, 2, 2));
+    let ns = |trial: &serde_json::Value, phase: &str| trial["events_ns"][phase].as_u64();
+    for trial in &restored {
+        assert_eq!(trial["outcome"], "ok", "{trial}");
+        assert!(trial["evidence"].as_str().unwrap().contains("Welcome to nginx!"), "{trial}");
+        assert_eq!(ns(trial, "exec"), None, "{trial}");
+        assert!(ns(trial, "kernel") <= ns(trial, "init") && ns(trial, "kernel").is_some());
+        assert!(ns(trial, "init") <= ns(trial, "ready"), "{trial}");
+        assert_eq!(trial["kernel_release"], cold[0]["kernel_release"], "{trial}");
+        for trial_cold in &cold {
+            assert!(ns(trial, "ready") < ns(trial_cold, "ready"), "{trial} {trial_cold}");
+        }
+    }
+    let snapshots = record["snapshots"].as_array().unwrap();
+    assert_eq!(snapshots.len(), 1);
+    for figure in ["ready_ns", "save_ns", "bytes"] {
+        assert!(snapshots[0][figure].as_u64().unwrap() > 0, "{snapshots:?}");
+    }
+    let compared = record["comparisons"].as_array().unwrap();
+    assert!(compared.iter().any(|one| one["other"] == "microvm restored"), "{compared:?}");
+    assert!(run.stdout.contains("restores one made before the trials"), "{}", run.stdout);
+}

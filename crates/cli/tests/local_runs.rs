@@ -14,7 +14,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use support::{Run, program, run, scratch};
+use support::{Run, program, run, run_with, scratch};
 
 /// Every run clears away what dead ones left. Who leaves something behind holds this alone, so that no
 /// other test's run is the one to find it.
@@ -152,6 +152,32 @@ fn a_killed_run_is_cleaned_up_by_the_next() {
 {status}"
         );
     }
+}
+
+/// The snapshot of a run that was killed goes with the next, wherever TMPDIR has it; the directory of
+/// anything else stays.
+#[test]
+fn a_dead_runs_snapshot_is_removed_by_the_next() {
+    let Some(_turn) = can_run() else { return };
+    let temporary = scratch();
+    // Process ids end at 2^22 (proc_sys_kernel(5), pid_max).
+    let dead = temporary.path().join("compare-4194305-7");
+    let other = temporary.path().join("compare-other");
+    for directory in [&dead, &other] {
+        fs::create_dir_all(directory.join("microvm")).unwrap();
+        fs::write(directory.join("microvm/memory"), "pages").unwrap();
+    }
+    let run = run_with(
+        &["run", "-w", "hello", "--backend", "container", "--host", "local", "--trials", "1"],
+        &[("TMPDIR", temporary.path().to_str().unwrap())],
+    );
+    run.expect(0);
+    assert!(
+        run.stderr.contains("earlier run left behind") && run.stderr.contains("compare-4194305-7"),
+        "{}",
+        run.stderr
+    );
+    assert!(!dead.exists() && other.join("microvm/memory").exists());
 }
 
 fn groups(prefix: &str) -> Vec<std::path::PathBuf> {

@@ -49,12 +49,27 @@ fn wrong_options_are_usage_errors() {
         &["run", "--workload", "nginx", "--memory", "12MB"],
         &["run", "--workload", "nginx", "--trials", "0"],
         &["run", "--plan", "x", "--seed", "2"],
+        &["run", "--plan", "x", "--start", "restored"],
+        &["run", "--workload", "nginx", "--start", "cold,"],
         &["agent"],
         &["run", "--plan", "Cargo.toml"],
     ] {
         let said = error(arguments, 2);
         assert!(said.starts_with("error:"), "{said}");
     }
+}
+
+#[test]
+fn start_modes_that_make_no_sense_name_the_remedy() {
+    let said = error(&["run", "--workload", "nginx", "--start", "warm"], 2);
+    assert!(said.contains("'warm'") && said.contains("cold, restored"), "{said}");
+    let said = error(&["run", "--workload", "hello", "--start", "cold,restored"], 2);
+    assert!(said.contains("`ready.exit`") && said.contains("use `tcp` or `http`"), "{said}");
+    let contained = ["run", "--workload", "nginx", "--backend", "container", "--start", "restored"];
+    let said = error(&contained, 2);
+    assert!(said.contains("always starts cold") && said.contains("`microvm`"), "{said}");
+    let help = support::run(&["run", "--help"]);
+    assert!(help.stdout.contains("`cold,restored` for a column of each"), "{}", help.stdout);
 }
 
 #[test]
@@ -91,6 +106,14 @@ fn the_schema_is_json() {
     run.expect(0);
     let schema: serde_json::Value = serde_json::from_str(&run.stdout).unwrap();
     assert!(schema["properties"]["trials"].is_object());
+    assert!(schema["properties"]["snapshots"].is_object());
+    let required = |of: &serde_json::Value, name: &str| {
+        of["required"].as_array().unwrap().iter().any(|one| one == name)
+    };
+    // Records and plans of earlier versions have neither.
+    assert!(!required(&schema, "snapshots"));
+    let plan = &schema["$defs"]["Plan"];
+    assert!(plan["properties"]["starts"].is_object() && !required(plan, "starts"), "{plan}");
 }
 
 /// The doctor's verdict is its exit code, and both forms agree.
@@ -105,6 +128,7 @@ fn the_doctor_gives_evidence() {
     let whole: serde_json::Value = serde_json::from_str(&json.stdout).unwrap();
     assert_eq!(whole["exit_code"].as_i64().map(|code| code as i32), json.code);
     assert!(!whole["kvm"]["checks"][0]["evidence"].as_str().unwrap().is_empty());
+    assert!(whole["snapshots"][0]["evidence"].as_str().unwrap().contains("room"), "{whole}");
     for check in whole["container"].as_array().unwrap() {
         assert!(check["ok"] == true || check["remedy"].is_string(), "no remedy: {check}");
     }

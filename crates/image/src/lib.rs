@@ -10,6 +10,7 @@
 //! ```
 
 mod apt;
+mod bzimage;
 mod cache;
 mod copy;
 pub mod cpio;

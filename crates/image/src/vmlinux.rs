@@ -12,12 +12,15 @@ use object::{
     read::elf::{FileHeader as _, ProgramHeader as _},
 };
 
-use crate::error::{At, Error, Result};
+use crate::{
+    bzimage,
+    error::{At, Error, Result},
+};
 
 /// A kernel that microVMs can boot.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct KernelArtefact {
-    /// The uncompressed ELF file.
+    /// The file: an uncompressed ELF file or a bzImage.
     pub vmlinux: PathBuf,
     /// Digest of its bytes.
     pub digest: Digest,
@@ -25,7 +28,8 @@ pub struct KernelArtefact {
     pub release: String,
 }
 
-/// Checks a kernel file: an uncompressed 64-bit x86 `vmlinux`, whole, with Linux in it.
+/// Checks a kernel file: an uncompressed 64-bit x86 `vmlinux`, or a bzImage with a 64-bit entry point,
+/// whole, with Linux in it.
 ///
 /// # Errors
 /// It cannot be read or cannot be booted; the message says what it is instead and what helps.
@@ -36,16 +40,19 @@ pub fn check_kernel(path: &Path) -> Result<KernelArtefact> {
         return Err(wrong("not a regular file of at most 1 GiB".to_owned()));
     }
     let data = fs::read(path).at("read the kernel", path)?;
-    loadable(&data).map_err(|problem| wrong(problem.to_owned()))?;
-    let release = release(&data)
-        .ok_or_else(|| wrong("an ELF program, but no Linux version is written in it".to_owned()))?;
+    let release = if bzimage::is_bzimage(&data) {
+        bzimage::release(&data)
+    } else {
+        loadable(&data).and_then(|()| {
+            release(&data).ok_or("an ELF program, but no Linux version is written in it")
+        })
+    };
+    let release = release.map_err(|problem| wrong(problem.to_owned()))?;
     Ok(KernelArtefact { vmlinux: path.to_owned(), digest: Digest::of(&data), release })
 }
 
 /// Kernels with all their debugging information are smaller.
 const LARGEST: u64 = 1 << 30;
-/// Offset and value of the magic of a bzImage's header (Documentation/arch/x86/boot.rst).
-const BZIMAGE_MAGIC: (usize, &[u8]) = (0x202, b"HdrS");
 /// What compressed files begin with.
 const COMPRESSED: [(&[u8], &str); 4] = [
     (b"\x1f\x8b", "gzip"),
@@ -55,21 +62,14 @@ const COMPRESSED: [(&[u8], &str); 4] = [
 ];
 
 fn loadable(data: &[u8]) -> std::result::Result<(), &'static str> {
-    let (offset, magic) = BZIMAGE_MAGIC;
-    if data.get(offset..).is_some_and(|rest| rest.starts_with(magic)) {
-        return Err(
-            "this is a compressed bzImage; give the uncompressed vmlinux (in the kernel's build directory, or from a \
-             bzImage with its scripts/extract-vmlinux), or leave --kernel out to have one built",
-        );
-    }
     if COMPRESSED.iter().any(|(magic, _)| data.starts_with(magic)) {
-        return Err("this is a compressed file; give the uncompressed vmlinux");
+        return Err("this is a compressed file; give a vmlinux or a bzImage");
     }
     let parsed =
         FileHeader64::<Endianness>::parse(data).and_then(|header| Ok((header, header.endian()?)));
     let Ok((header, endian)) = parsed else {
         return Err(
-            "not a 64-bit ELF file; give an uncompressed vmlinux, or leave --kernel out to have one built",
+            "not a 64-bit ELF file and not a bzImage; give a vmlinux or a bzImage, or leave --kernel out to have one built",
         );
     };
     if header.e_machine(endian) != EM_X86_64 {
@@ -159,7 +159,7 @@ mod tests {
         let cases: [(&[u8], &str); 8] = [
             (b"", "not a 64-bit ELF file"),
             (b"#!/bin/sh\n", "not a 64-bit ELF file"),
-            (&bzimage, "compressed bzImage"),
+            (&bzimage, "a bzImage older than Linux 3.8"),
             (b"\x1f\x8b\x08", "compressed file"),
             (&elf(3, 62, BANNER), "neither a library"),
             (&elf(2, 183, BANNER), "another architecture"),

@@ -1,5 +1,7 @@
 //! The monitor's command line, written by the backend and read by the monitor. Hand-made: the
-//! monitor starts once for every VM, and a parser that knows ten options takes no time at all.
+//! monitor starts once for every VM, and a parser that knows twenty options takes no time at all.
+
+mod devices;
 
 use std::{
     ffi::{CString, OsStr, OsString},
@@ -9,13 +11,16 @@ use std::{
 
 use compare_spec::Bytes;
 
+pub use devices::DeviceArgs;
+
 /// What `--help` prints.
 pub const HELP: &str = "\
 compare-vmm: boots one Linux kernel in one KVM virtual machine (part of `compare`)
 
 usage: compare-vmm --kernel FILE --initramfs FILE --memory SIZE [OPTION…]
+       compare-vmm --restore DIR [OPTION…]
 
-  --kernel FILE         uncompressed x86-64 kernel (vmlinux)
+  --kernel FILE         x86-64 kernel: an uncompressed vmlinux, or a bzImage
   --initramfs FILE      uncompressed cpio archive (newc) that holds /init
   --memory SIZE         RAM of the guest: 128MiB
   --vcpus N             virtual CPUs, 1 to 32 (1)
@@ -26,7 +31,21 @@ usage: compare-vmm --kernel FILE --initramfs FILE --memory SIZE [OPTION…]
   --config-fd N         second archive, unpacked after the first
   --frames-fd N         pipe that takes frames (crates/wire)
   --append TEXT         more words for the kernel command line
+  --save-to DIR         build the machine so that it can be saved there
+  --restore DIR         go on with a machine that was saved, with the same disk and
+                        network; --config-fd is then its identity (crates/wire)
+  --room-fds N,N,N,N    namespaces to confine the monitor to, made for several;
+                        without, it makes its own where it may
   --kvm FILE            KVM device (/dev/kvm)
+
+Devices besides disk and tap, in the order in which the guest finds them behind those:
+  --scratch FILE        writable disk, /dev/vdb in the guest (behind --disk)
+  --rng                 source of entropy, /dev/hwrng
+  --vsock PATH          sockets of the guest: a program of the host connects to PATH and
+                        writes \"CONNECT PORT\"; the guest's own calls are refused
+  --vsock-cid N         context ID of the guest, 3 or above (3)
+  --balloon             memory balloon; pages the guest has freed go back to the host
+  --balloon-mib N       how much of its memory the guest is asked to give up (0)
   --help, --version
 
 The guest's console is standard output, its control bytes are standard input.
@@ -58,8 +77,16 @@ pub struct VmmArgs {
     pub frames_fd: Option<RawFd>,
     /// More words for the kernel command line.
     pub append: String,
+    /// Where the machine is to be saved.
+    pub save_to: Option<PathBuf>,
+    /// A saved machine to go on with, instead of booting a kernel.
+    pub restore: Option<PathBuf>,
+    /// Descriptors of namespaces to confine the monitor to (`compare_confine::Room`).
+    pub room_fds: Option<[RawFd; 4]>,
     /// KVM device.
     pub kvm: PathBuf,
+    /// Devices besides disk and tap.
+    pub devices: DeviceArgs,
 }
 
 impl Default for VmmArgs {
@@ -76,7 +103,11 @@ impl Default for VmmArgs {
             config_fd: None,
             frames_fd: None,
             append: String::new(),
+            save_to: None,
+            restore: None,
+            room_fds: None,
             kvm: "/dev/kvm".into(),
+            devices: DeviceArgs::default(),
         }
     }
 }
@@ -112,7 +143,11 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Invocation
         match name {
             "--help" | "-h" => return Ok(Invocation::Help),
             "--version" | "-V" => return Ok(Invocation::Version),
-            _ if !OPTIONS.contains(&name) => {
+            _ if devices::FLAGS.contains(&name) => {
+                args.devices.set_flag(name);
+                continue;
+            }
+            _ if !OPTIONS.contains(&name) && !devices::VALUES.contains(&name) => {
                 return Err(UsageError(format!("unknown option {}", option.display())));
             }
             _ => {}
@@ -126,14 +161,16 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Invocation
         ("--initramfs", args.initramfs.as_os_str().is_empty()),
         ("--memory", args.memory.0 == 0),
     ] {
-        if missing {
+        if missing && args.restore.is_none() {
             return Err(UsageError(format!("{name} is missing")));
         }
     }
+    let memory = args.restore.is_none().then_some(args.memory);
+    args.devices.check(memory, args.save_to.is_some())?;
     Ok(Invocation::Run(Box::new(args)))
 }
 
-const OPTIONS: [&str; 12] = [
+const OPTIONS: [&str; 15] = [
     "--kernel",
     "--initramfs",
     "--memory",
@@ -145,6 +182,9 @@ const OPTIONS: [&str; 12] = [
     "--config-fd",
     "--frames-fd",
     "--append",
+    "--save-to",
+    "--restore",
+    "--room-fds",
     "--kvm",
 ];
 
@@ -161,7 +201,11 @@ fn set(args: &mut VmmArgs, name: &str, value: OsString) -> Result<(), UsageError
         "--config-fd" => args.config_fd = Some(number(name, &value)?),
         "--frames-fd" => args.frames_fd = Some(number(name, &value)?),
         "--append" => args.append = value.to_string_lossy().into_owned(),
-        _ => args.kvm = value.into(),
+        "--save-to" => args.save_to = Some(value.into()),
+        "--restore" => args.restore = Some(value.into()),
+        "--room-fds" => args.room_fds = Some(room_fds(name, &value)?),
+        "--kvm" => args.kvm = value.into(),
+        _ => args.devices.set(name, value)?,
     }
     Ok(())
 }
@@ -170,6 +214,16 @@ fn number<T: std::str::FromStr>(name: &str, value: &OsStr) -> Result<T, UsageErr
     let parsed = value.to_str().and_then(|text| text.parse().ok());
     parsed
         .ok_or_else(|| UsageError(format!("{name} {}: not a number it can take", value.display())))
+}
+
+fn room_fds(name: &str, value: &OsStr) -> Result<[RawFd; 4], UsageError> {
+    let fds = value
+        .to_string_lossy()
+        .split(',')
+        .map(|fd| number(name, OsStr::new(fd)))
+        .collect::<Result<Vec<RawFd>, _>>()?;
+    fds.try_into()
+        .map_err(|_| UsageError(format!("{name} {}: write four numbers", value.display())))
 }
 
 fn mac(value: &OsStr) -> Result<[u8; 6], UsageError> {
@@ -190,18 +244,33 @@ impl VmmArgs {
     /// A value holds a NUL, which no argument can.
     pub fn to_argv(&self) -> Result<Vec<CString>, std::ffi::NulError> {
         let mut argv = vec![CString::new("compare-vmm")?];
+        self.devices.write(|name, value| {
+            argv.push(CString::new(name)?);
+            argv.extend(value.map(CString::new).transpose()?);
+            Ok(())
+        })?;
         let mut option = |name: &str, value: &[u8]| -> Result<(), std::ffi::NulError> {
             argv.push(CString::new(name)?);
             argv.push(CString::new(value)?);
             Ok(())
         };
         let [a, b, c, d, e, f] = self.mac;
-        option("--kernel", self.kernel.as_os_str().as_bytes())?;
-        option("--initramfs", self.initramfs.as_os_str().as_bytes())?;
-        option("--memory", self.memory.0.to_string().as_bytes())?;
-        option("--vcpus", self.vcpus.to_string().as_bytes())?;
+        if let Some(directory) = &self.restore {
+            option("--restore", directory.as_os_str().as_bytes())?;
+        } else {
+            option("--kernel", self.kernel.as_os_str().as_bytes())?;
+            option("--initramfs", self.initramfs.as_os_str().as_bytes())?;
+            option("--memory", self.memory.0.to_string().as_bytes())?;
+            option("--vcpus", self.vcpus.to_string().as_bytes())?;
+            option("--append", self.append.as_bytes())?;
+        }
+        if let Some([ipc, net, uts, mount]) = self.room_fds {
+            option("--room-fds", format!("{ipc},{net},{uts},{mount}").as_bytes())?;
+        }
+        if let Some(directory) = &self.save_to {
+            option("--save-to", directory.as_os_str().as_bytes())?;
+        }
         option("--mac", format!("{a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{f:02x}").as_bytes())?;
-        option("--append", self.append.as_bytes())?;
         option("--kvm", self.kvm.as_os_str().as_bytes())?;
         if let Some(disk) = &self.disk {
             option("--disk", disk.as_os_str().as_bytes())?;
@@ -246,13 +315,21 @@ mod tests {
             config_fd: Some(8),
             frames_fd: Some(9),
             append: "debug nosmp".to_owned(),
+            save_to: Some("/s".into()),
+            restore: None,
+            room_fds: Some([10, 11, 12, 13]),
             kvm: "/dev/other".into(),
+            devices: DeviceArgs::default(),
         };
-        let argv = args.to_argv().unwrap();
-        assert_eq!(
-            parse(argv.into_iter().skip(1).map(|text| OsString::from_vec(text.into_bytes()))),
-            Ok(Invocation::Run(Box::new(args)))
-        );
+        let restored =
+            VmmArgs { restore: Some("/s".into()), disk: Some("/d".into()), ..VmmArgs::default() };
+        for args in [args, restored] {
+            let argv = args.to_argv().unwrap();
+            assert_eq!(
+                parse(argv.into_iter().skip(1).map(|text| OsString::from_vec(text.into_bytes()))),
+                Ok(Invocation::Run(Box::new(args)))
+            );
+        }
     }
 
     #[test]
@@ -280,6 +357,9 @@ mod tests {
 
     #[test]
     fn every_option_is_in_the_help() {
-        assert!(OPTIONS.iter().all(|option| HELP.contains(&format!("  {option} "))));
+        let options = OPTIONS.iter().chain(&devices::FLAGS).chain(&devices::VALUES);
+        for option in options {
+            assert!(HELP.contains(&format!("  {option} ")), "{option}");
+        }
     }
 }

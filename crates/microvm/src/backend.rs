@@ -12,22 +12,23 @@ use std::{
 };
 
 use compare_backend::{
-    Backend, Instance, Output, StartError, StartRequest, Timeline, monotonic_ns,
+    Backend, Instance, Output, StartError, StartRequest, Template, Timeline, monotonic_ns,
 };
 use compare_cgroup::{
     Limits,
     spawn::{Child, NOT_STARTED, clone_into},
 };
+use compare_confine::Room;
 use compare_net::{Addressing, Interface, Tap};
 use compare_spec::Bytes;
-use compare_wire::{Frame, GuestConfig, GuestNet, Kind};
+use compare_wire::{Frame, GuestConfig, GuestIdentity, GuestNet, Kind};
 use nix::{
     fcntl::{FcntlArg, OFlag, fcntl},
     unistd::pipe2,
 };
 
 use crate::{
-    args::VmmArgs,
+    args::{DeviceArgs, VmmArgs},
     guest,
     instance::{MicrovmInstance, Parts},
 };
@@ -44,7 +45,7 @@ const MONITOR_THREADS: u32 = 16;
 pub struct MicrovmConfig {
     /// The monitor, `compare-vmm`.
     pub vmm: PathBuf,
-    /// Guest kernel, an uncompressed `vmlinux`.
+    /// Guest kernel: an uncompressed `vmlinux` or a bzImage.
     pub kernel: PathBuf,
     /// Initramfs with our `/init`: `compare_image::cpio::init_archive`.
     pub initramfs: PathBuf,
@@ -58,13 +59,62 @@ pub struct MicrovmConfig {
 #[derive(Debug)]
 pub struct MicrovmBackend {
     config: MicrovmConfig,
+    devices: DeviceArgs,
+    mode: Mode,
+    /// Where the monitors confine themselves. Making it takes privileges; without, each makes what it
+    /// may for itself, and tells.
+    room: Option<Room>,
+}
+
+/// How a backend's machines come to run.
+#[derive(Debug)]
+enum Mode {
+    /// A kernel is booted; the machine can then be saved, if it is said where.
+    Boot { save_to: Option<PathBuf> },
+    /// A machine that `template` booted and that was saved there goes on.
+    Restore { directory: PathBuf, template: Box<MicrovmBackend> },
 }
 
 impl MicrovmBackend {
-    /// A backend that starts every instance from these files. They are looked at when an instance
+    /// A backend that boots every instance from these files. They are looked at when an instance
     /// is started.
     pub fn new(config: MicrovmConfig) -> Self {
-        Self { config }
+        Self {
+            config,
+            devices: DeviceArgs::default(),
+            mode: Mode::Boot { save_to: None },
+            room: Room::make().ok(),
+        }
+    }
+
+    /// A backend that restores every instance from `directory`, to which an instance of its
+    /// [`Backend::template`] was saved.
+    pub fn restoring(config: MicrovmConfig, directory: PathBuf) -> Self {
+        let devices = DeviceArgs::default();
+        let mode = Mode::Boot { save_to: Some(directory.clone()) };
+        let template = Box::new(Self {
+            config: config.clone(),
+            devices: devices.clone(),
+            mode,
+            room: Room::make().ok(),
+        });
+        Self {
+            config,
+            devices,
+            mode: Mode::Restore { directory, template },
+            room: Room::make().ok(),
+        }
+    }
+
+    /// The same with further devices, which the template has too. Two machines that run at once must
+    /// not be given the same socket or scratch disk.
+    #[must_use]
+    pub fn with_devices(mut self, devices: DeviceArgs) -> Self {
+        if let Mode::Restore { template, .. } = &mut self.mode {
+            template.devices.clone_from(&devices);
+        }
+        self.devices = devices;
+        self
     }
 
     /// The recipe. Everything made on the way is undone by its own destructor if a step fails.
@@ -86,20 +136,11 @@ impl MicrovmBackend {
             .as_ref()
             .map(|addressing| attach_tap(request.name, addressing))
             .transpose()?;
-        let config = GuestConfig {
-            root: guest::ROOT_DEVICE.to_owned(),
-            root_type: guest::ROOT_TYPE.to_owned(),
-            hostname: request.name.to_owned(),
-            command: workload.command.clone(),
-            env: workload.env.clone().into_iter().collect(),
-            working_dir: workload.working_dir.to_string_lossy().into_owned(),
-            uid: image.uid,
-            gid: image.gid,
-            groups: image.groups.clone(),
-            net: addressing.as_ref().map(guest_net),
-        };
-        let archive =
-            guest::config_archive(&config).map_err(step("write the guest's configuration"))?;
+        let told = match &self.mode {
+            Mode::Boot { .. } => configuration(request, addressing.as_ref()),
+            Mode::Restore { .. } => identity(request, addressing.as_ref()),
+        }
+        .map_err(step("write what the guest is told"))?;
 
         let (frames_reader, frames) = pipe(OFlag::O_CLOEXEC)?;
         let (console_reader, console) = pipe(OFlag::O_CLOEXEC)?;
@@ -118,15 +159,33 @@ impl MicrovmBackend {
             disk_bytes: Some(image.erofs_bytes),
             tap_fd: tap.as_ref().map(AsRawFd::as_raw_fd),
             mac: addressing.map_or(VmmArgs::default().mac, |addressing| addressing.peer_mac),
-            config_fd: Some(archive.as_raw_fd()),
+            config_fd: Some(told.as_raw_fd()),
             frames_fd: Some(frames.as_raw_fd()),
             append: self.config.append.clone(),
+            save_to: match &self.mode {
+                Mode::Boot { save_to } => save_to.clone(),
+                Mode::Restore { .. } => None,
+            },
+            restore: match &self.mode {
+                Mode::Boot { .. } => None,
+                Mode::Restore { directory, .. } => Some(directory.clone()),
+            },
+            room_fds: self
+                .room
+                .as_ref()
+                .map(|room| room.descriptors().map(|namespace| namespace.as_raw_fd())),
             kvm: self.config.kvm.clone(),
+            devices: self.devices.clone(),
         };
         let program = Program::new(&self.config.vmm, &args)
             .map_err(step("write the monitor's command line"))?;
-        let inherited: Vec<RawFd> =
-            args.tap_fd.into_iter().chain(args.config_fd).chain(args.frames_fd).collect();
+        let inherited: Vec<RawFd> = args
+            .tap_fd
+            .into_iter()
+            .chain(args.config_fd)
+            .chain(args.frames_fd)
+            .chain(args.room_fds.into_iter().flatten())
+            .collect();
         let standard = [control.as_raw_fd(), console.as_raw_fd(), console.as_raw_fd()];
         // SAFETY: the closure makes async-signal-safe calls only (dup2, fcntl, execve, write) on
         // values prepared above; `Frame` lives on the stack and allocates nothing.
@@ -142,6 +201,8 @@ impl MicrovmBackend {
             address: addressing.map(|addressing| addressing.peer_ip),
             ram: workload.memory,
             stop_signal: workload.stop_signal,
+            save_to: args.save_to,
+            restored: args.restore.is_some(),
         })
     }
 }
@@ -149,6 +210,22 @@ impl MicrovmBackend {
 impl Backend for MicrovmBackend {
     fn name(&self) -> &str {
         "microvm"
+    }
+
+    fn start_mode(&self) -> &str {
+        match self.mode {
+            Mode::Boot { .. } => "cold",
+            Mode::Restore { .. } => "restored",
+        }
+    }
+
+    fn template(&mut self) -> Option<Template<'_>> {
+        match &mut self.mode {
+            Mode::Boot { .. } => None,
+            Mode::Restore { directory, template } => {
+                Some(Template { backend: &mut **template, directory: directory.clone() })
+            }
+        }
     }
 
     fn start(
@@ -193,6 +270,43 @@ fn attach_tap(name: &str, addressing: &Addressing) -> Result<OwnedFd, Step> {
     let interface = Interface::new(name).map_err(step("name the tap device"))?;
     let tap = Tap::create(&interface, addressing, true).map_err(step("make the tap device"))?;
     Ok(tap.into_fd())
+}
+
+/// What a guest that is booted is told: all it is to do.
+fn configuration(
+    request: &StartRequest<'_>,
+    addressing: Option<&Addressing>,
+) -> io::Result<OwnedFd> {
+    let (workload, image) = (request.workload, request.image);
+    guest::config_archive(&GuestConfig {
+        root: guest::ROOT_DEVICE.to_owned(),
+        root_type: guest::ROOT_TYPE.to_owned(),
+        hostname: request.name.to_owned(),
+        command: workload.command.clone(),
+        env: workload.env.clone().into_iter().collect(),
+        working_dir: workload.working_dir.to_string_lossy().into_owned(),
+        uid: image.uid,
+        gid: image.gid,
+        groups: image.groups.clone(),
+        net: addressing.map(guest_net),
+    })
+}
+
+/// What a guest that is restored is told: who it is.
+fn identity(request: &StartRequest<'_>, addressing: Option<&Addressing>) -> io::Result<OwnedFd> {
+    let mut seed = [0; 32];
+    // SAFETY: getrandom(2) writes at most that many bytes to a live array.
+    let count = unsafe { libc::getrandom(seed.as_mut_ptr().cast(), seed.len(), 0) };
+    if count != seed.len() as isize {
+        return Err(io::Error::last_os_error());
+    }
+    guest::identity_file(&GuestIdentity {
+        hostname: request.name.to_owned(),
+        net: addressing.map(guest_net),
+        mac: addressing.map_or(VmmArgs::default().mac, |addressing| addressing.peer_mac),
+        realtime_ns: 0, // the monitor fills it in when the guest asks
+        seed,
+    })
 }
 
 /// The guest's own view of its end of the link.

@@ -1,14 +1,16 @@
 //! What the guest finds in memory when it starts: the zero page with its memory map, the command
 //! line, a GDT, an identity mapping and the MP table. This is the 64-bit boot protocol of
-//! Documentation/arch/x86/boot.rst, which enters an uncompressed kernel at its ELF entry point.
+//! Documentation/arch/x86/boot.rst, which enters an uncompressed kernel at its ELF entry point and a
+//! bzImage at its own; the latter's setup header is in the zero page already (`KernelFile::load`).
 
 use linux_loader::{
     configurator::{BootConfigurator, BootParams, linux::LinuxBootConfigurator},
     loader::bootparam::{boot_e820_entry, boot_params},
 };
-use vm_memory::{Bytes, GuestAddress};
+use vm_memory::{ByteValued, Bytes, GuestAddress};
 
 use crate::{
+    bzimage,
     error::Error,
     layout,
     memory::{self, Memory},
@@ -43,7 +45,8 @@ pub struct Initramfs {
 /// Writes everything the guest expects to find.
 ///
 /// # Errors
-/// Guest RAM is smaller than the fixed addresses of [`layout`].
+/// Guest RAM is smaller than the fixed addresses of [`layout`], or the kernel's setup header does not
+/// allow for a command line that long or an initramfs that high.
 pub fn write(
     memory: &Memory,
     ram_bytes: u64,
@@ -69,7 +72,10 @@ pub fn write(
     place("page tables", &little_endian(&large_pages), layout::BOOT_PD)?;
     place("the command line", command_line.as_bytes(), layout::COMMAND_LINE)?;
     place("the MP table", &mp_table(vcpus, irqs), layout::MP_TABLE)?;
-    let params = zero_page(ram_bytes, command_line.len(), initramfs);
+    let mut params: boot_params = memory
+        .read_obj(GuestAddress(layout::ZERO_PAGE))
+        .map_err(|source| Error::GuestMemory { what: "the zero page", source: Box::new(source) })?;
+    complete_zero_page(&mut params, ram_bytes, command_line.len(), initramfs)?;
     LinuxBootConfigurator::write_bootparams(
         &BootParams::new(&params, GuestAddress(layout::ZERO_PAGE)),
         memory,
@@ -81,21 +87,42 @@ fn little_endian(words: &[u64]) -> Vec<u8> {
     words.iter().flat_map(|word| word.to_le_bytes()).collect()
 }
 
-/// The zero page (Documentation/arch/x86/zero-page.rst; fields of the boot protocol).
-fn zero_page(ram_bytes: u64, command_line_len: usize, initramfs: Initramfs) -> boot_params {
-    let mut params = boot_params::default();
-    params.hdr.boot_flag = 0xaa55;
-    params.hdr.header = u32::from_le_bytes(*b"HdrS");
-    params.hdr.version = 0x020f;
+/// Completes the zero page (Documentation/arch/x86/zero-page.rst; fields of the boot protocol). All of
+/// it is zero so far, but for the setup header of a kernel that has one: that stays as it is where it
+/// is not the loader's to write.
+fn complete_zero_page(
+    params: &mut boot_params,
+    ram_bytes: u64,
+    command_line_len: usize,
+    initramfs: Initramfs,
+) -> Result<(), Error> {
+    match bzimage::Limits::of(params.as_slice()) {
+        Some(limits) => {
+            let most = limits.command_line as usize;
+            if command_line_len > most {
+                return Err(Error::CommandLine { length: command_line_len, most });
+            }
+            if (initramfs.address + initramfs.length).saturating_sub(1) > limits.initramfs {
+                let most = limits.initramfs;
+                let source = format!("the kernel takes none above {most:#x}: less memory helps");
+                return Err(Error::GuestMemory { what: "the initramfs", source: source.into() });
+            }
+        }
+        None => {
+            params.hdr.boot_flag = 0xaa55;
+            params.hdr.header = u32::from_le_bytes(*b"HdrS");
+            params.hdr.version = 0x020f;
+            params.hdr.cmdline_size = command_line_len as u32;
+        }
+    }
     params.hdr.type_of_loader = 0xff; // undefined: none of the registered boot loaders
     params.hdr.cmd_line_ptr = layout::COMMAND_LINE as u32;
-    params.hdr.cmdline_size = command_line_len as u32;
     params.hdr.ramdisk_image = initramfs.address as u32;
     params.hdr.ramdisk_size = initramfs.length as u32;
     let map = memory_map(ram_bytes);
     params.e820_entries = map.len() as u8;
     params.e820_table[..map.len()].copy_from_slice(&map);
-    params
+    Ok(())
 }
 
 /// The memory map: RAM with the MP table and the PC's hole cut out, and the hole for devices.
@@ -152,6 +179,33 @@ mod tests {
         let mut line = [0xff; 14];
         memory.read_slice(&mut line, GuestAddress(layout::COMMAND_LINE)).unwrap();
         assert_eq!(&line, b"console=ttyS0\0");
+    }
+
+    #[test]
+    fn a_setup_header_stays_and_its_limits_hold() {
+        let header = crate::bzimage::tests::image();
+        let write = |command_line: &str, xloadflags: u8, initramfs: Initramfs| {
+            let memory = memory::map(64 << 20).unwrap();
+            let place = |offset: u64, bytes: &[u8]| {
+                memory.write_slice(bytes, GuestAddress(layout::ZERO_PAGE + offset)).unwrap();
+            };
+            place(0x1f1, &header[0x1f1..0x26c]);
+            place(0x236, &[xloadflags]);
+            write(&memory, 64 << 20, 1, &[4], command_line, initramfs).map(|()| memory)
+        };
+        let low = Initramfs { address: 0x3f0_0000, length: 0x1000 };
+        let high = Initramfs { address: 0x7fff_f000, length: 0x1001 };
+        let memory = write("quiet", 1, low).unwrap();
+        let read =
+            |offset: u64| memory.read_obj::<u32>(GuestAddress(layout::ZERO_PAGE + offset)).unwrap();
+        assert_eq!((read(0x218), read(0x21c)), (0x3f0_0000, 0x1000));
+        assert_eq!((read(0x230), read(0x238)), (0x20_0000, 2047), "the kernel's own");
+        assert_eq!(read(0x210) & 0xffff, 0x01ff, "undefined loader, loaded high");
+        let long = write(&"x".repeat(2048), 1, low).unwrap_err();
+        assert!(matches!(long, Error::CommandLine { length: 2048, most: 2047 }));
+        let text = write("", 1, high).unwrap_err().chain();
+        assert!(text.contains("the initramfs") && text.contains("none above 0x7fffffff"), "{text}");
+        assert!(write("", 3, high).is_ok(), "it takes one anywhere");
     }
 
     #[test]

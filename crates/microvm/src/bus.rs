@@ -3,6 +3,7 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use compare_virtio::transport::Transport;
 use compare_wire::{Frame, Kind, ports};
 use vmm_sys_util::eventfd::EventFd;
 
@@ -10,8 +11,9 @@ use crate::{
     console::Console,
     ending::Ending,
     frames::{FramePort, Frames},
+    identity::IdentityPort,
     layout,
-    virtio::transport::Transport,
+    save::Saver,
     watch::Watch,
 };
 
@@ -41,6 +43,10 @@ pub struct Bus {
     pub init_runs: EventFd,
     /// Notices CPUs that can never go on.
     pub watch: Watch,
+    /// Who a restored guest is.
+    pub identity: Mutex<IdentityPort>,
+    /// Saves the machine, if it was built for that.
+    pub saver: Option<Saver>,
 }
 
 /// A device's lock. A panic in another thread ends the process, so it is never poisoned for long.
@@ -80,12 +86,20 @@ impl Bus {
     fn deliver(&self, frame: &Frame) -> Option<Ending> {
         if frame.kind == Kind::Init {
             self.frames.hold(frame.kind, frame.arg, frame.payload());
+            // The last mark before the workload runs; of a guest that is booted, that is Exec.
+            if lock(&self.identity).was_told() && self.frames.release().is_err() {
+                return Some(Ending::Abandoned);
+            }
             return self.init_runs.write(1).err().map(|_| Ending::Abandoned);
         }
         if self.frames.send(frame.kind, frame.arg, frame.payload()).is_err() {
             return Some(Ending::Abandoned);
         }
-        (frame.kind == Kind::PowerOff).then_some(Ending::PowerOff)
+        match frame.kind {
+            Kind::PowerOff => Some(Ending::PowerOff),
+            Kind::Save => Some(Ending::Save),
+            _ => None,
+        }
     }
 
     /// The guest reads a port.
@@ -96,6 +110,7 @@ impl Bus {
                 let register = (port - layout::SERIAL_PORT) as u8;
                 data.iter_mut().for_each(|byte| *byte = console.read(register));
             }
+            ports::IDENTITY => lock(&self.identity).read(data),
             // Ready for a command, with nothing to say.
             layout::I8042_COMMAND_PORT => data.fill(0),
             _ => data.fill(0xff),
@@ -141,6 +156,8 @@ mod tests {
             virtio: Vec::new(),
             init_runs: event(),
             watch: Watch::new(1).unwrap(),
+            identity: Mutex::default(),
+            saver: None,
         };
         (bus, reader.into())
     }
@@ -160,10 +177,11 @@ mod tests {
             bus.write_port(ports::FRAMES, &frame(Kind::Created)),
             Some(Ending::Crashed(_))
         ));
+        assert_eq!(bus.write_port(ports::FRAMES, &frame(Kind::Save)), Some(Ending::Save));
         assert!(matches!(bus.write_port(0x64, &[0xfe]), Some(Ending::Crashed(_))));
         assert_eq!(bus.write_port(0x64, &[0xd1]), None);
         let mut seen = [0; 64];
-        assert_eq!(reader.read(&mut seen).unwrap(), 32, "Init and PowerOff");
+        assert_eq!(reader.read(&mut seen).unwrap(), 48, "Init, PowerOff and Save");
     }
 
     #[test]

@@ -11,7 +11,8 @@ use std::{
     io::{self, Write},
 };
 
-use vm_superio::{Serial, Trigger, serial::NoEvents};
+use serde::{Deserialize, Serialize};
+use vm_superio::{Serial, SerialState, Trigger, serial::NoEvents};
 
 /// Most bytes gathered.
 const GATHERED: usize = 64;
@@ -59,6 +60,23 @@ impl<T: Trigger> Console<T> {
         Self(Serial::new(line, Output { to, gathered: Vec::with_capacity(GATHERED) }))
     }
 
+    /// A port as it was saved.
+    ///
+    /// # Errors
+    /// The state holds more input than there is room for.
+    pub fn restore(state: &ConsoleState, line: T, to: File) -> io::Result<Self> {
+        let output = Output { to, gathered: Vec::with_capacity(GATHERED) };
+        Serial::from_state(&state.registers(), line, NoEvents, output).map(Self).map_err(|_| {
+            io::Error::new(io::ErrorKind::InvalidData, "more input than the port holds")
+        })
+    }
+
+    /// Its registers and what it has not handed over yet. Output that was gathered is printed first.
+    pub fn save(&mut self) -> ConsoleState {
+        self.drain();
+        ConsoleState::of(self.0.state())
+    }
+
     /// The guest writes a register.
     pub fn write(&mut self, register: u8, value: u8) {
         // What can fail is the interrupt's eventfd, and it cannot while KVM takes from it.
@@ -85,6 +103,49 @@ impl<T: Trigger> Console<T> {
     /// Prints what is left.
     pub fn drain(&mut self) {
         self.0.writer_mut().drain();
+    }
+}
+
+/// The registers of a saved port, in the order of [`SerialState`], and its input.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ConsoleState {
+    registers: [u8; 9],
+    input: Vec<u8>,
+}
+
+impl ConsoleState {
+    fn of(state: SerialState) -> Self {
+        Self {
+            registers: [
+                state.baud_divisor_low,
+                state.baud_divisor_high,
+                state.interrupt_enable,
+                state.interrupt_identification,
+                state.line_control,
+                state.line_status,
+                state.modem_control,
+                state.modem_status,
+                state.scratch,
+            ],
+            input: state.in_buffer,
+        }
+    }
+
+    fn registers(&self) -> SerialState {
+        let [low, high, enable, identification, line, status, modem, modem_status, scratch] =
+            self.registers;
+        SerialState {
+            baud_divisor_low: low,
+            baud_divisor_high: high,
+            interrupt_enable: enable,
+            interrupt_identification: identification,
+            line_control: line,
+            line_status: status,
+            modem_control: modem,
+            modem_status,
+            scratch,
+            in_buffer: self.input.clone(),
+        }
     }
 }
 
@@ -145,5 +206,23 @@ mod tests {
         console.input(&[1; 500]);
         assert_eq!(console.room(), 0);
         console.input(&[2]);
+    }
+
+    #[test]
+    fn a_saved_port_goes_on() {
+        let (mut console, mut reader, _) = console();
+        console.write(ENABLE, 1);
+        console.write(DATA, b'x');
+        console.input(&[0xc1]);
+        let state = console.save();
+        assert_eq!(printed(&mut reader), "x", "nothing is lost");
+        let (_, writer) = nix::unistd::pipe().unwrap();
+        let count = Rc::new(Cell::new(0));
+        let mut restored = Console::restore(&state, Counter(count), writer.into()).unwrap();
+        assert_eq!(restored.save(), state);
+        assert_eq!((restored.read(ENABLE), restored.read(DATA)), (1, 0xc1));
+        let full = ConsoleState { input: vec![0; 65], ..state };
+        let (_, writer) = nix::unistd::pipe().unwrap();
+        assert!(Console::restore(&full, Counter(Rc::default()), writer.into()).is_err());
     }
 }

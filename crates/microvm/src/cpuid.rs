@@ -7,6 +7,10 @@ use kvm_bindings::{CpuId, kvm_cpuid_entry2};
 /// Leaf 1, ECX: timer deadline as a TSC value; a hypervisor is present.
 const ECX_TSC_DEADLINE: u32 = 1 << 24;
 const ECX_HYPERVISOR: u32 = 1 << 31;
+/// Leaf 1 and leaf 0x8000_0001, ECX: hardware virtualisation of Intel and of AMD. A guest needs no
+/// guests of its own, and KVM's emulation of that is a large part of its attack surface.
+const ECX_VMX: u32 = 1 << 5;
+const ECX_SVM: u32 = 1 << 2;
 /// Leaf 1, EDX: EBX holds a count of logical processors.
 const EDX_HTT: u32 = 1 << 28;
 
@@ -28,6 +32,7 @@ fn configure_entry(entry: &mut kvm_cpuid_entry2, apic_id: u32, vcpus: u32, tsc_d
         0x1 => {
             entry.ebx = entry.ebx & 0x0000_ffff | apic_id << 24 | vcpus << 16;
             entry.ecx |= ECX_HYPERVISOR;
+            entry.ecx &= !ECX_VMX;
             entry.ecx = set(entry.ecx, ECX_TSC_DEADLINE, tsc_deadline);
             entry.edx = set(entry.edx, EDX_HTT, vcpus > 1);
         }
@@ -49,6 +54,7 @@ fn configure_entry(entry: &mut kvm_cpuid_entry2, apic_id: u32, vcpus: u32, tsc_d
             entry.ecx = kind << 8 | entry.index & 0xff;
             entry.edx = apic_id;
         }
+        0x8000_0001 => entry.ecx &= !ECX_SVM,
         // AMD: number of threads less one, and how many bits of the APIC id tell them apart.
         0x8000_0008 => entry.ecx = entry.ecx & !0xf0ff | core_bits << 12 | (vcpus - 1),
         // AMD: extended APIC id, one thread in each core, one node.

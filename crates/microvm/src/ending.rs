@@ -13,7 +13,7 @@ static ENDING: AtomicBool = AtomicBool::new(false);
 
 /// Exit codes of the monitor.
 pub mod exit_code {
-    /// The guest asked for its power to be cut.
+    /// The guest asked for its power to be cut, or was saved.
     pub const POWER_OFF: i32 = 0;
     /// The monitor failed; standard error and the last frame say why.
     pub const MONITOR_FAILED: i32 = 1;
@@ -28,6 +28,10 @@ pub mod exit_code {
 pub enum Ending {
     /// The guest asked for it.
     PowerOff,
+    /// The guest asks to be saved. Whoever runs the CPU does so, and ends with what came of it.
+    Save,
+    /// The machine was saved.
+    Saved,
     /// The guest crashed, in words.
     Crashed(String),
     /// KVM failed, in words.
@@ -35,6 +39,9 @@ pub enum Ending {
     /// Nobody reads what the monitor says: whoever started it is gone.
     Abandoned,
 }
+
+/// Without `--save-to` there is nowhere to save to.
+const NOT_SAVED: &[u8] = b"the guest asks to be saved, which this machine was not built for";
 
 /// Tells the ending and leaves the process. It does not wait for other threads, which may be inside
 /// the guest, and runs no destructors: there is nothing that the kernel does not release faster.
@@ -49,6 +56,14 @@ pub fn end(bus: &Bus, ending: &Ending) -> ! {
     }
     let code = match ending {
         Ending::PowerOff => exit_code::POWER_OFF,
+        Ending::Saved => {
+            let _ = bus.frames.send(Kind::Saved, 0, &[]);
+            exit_code::POWER_OFF
+        }
+        Ending::Save => {
+            let _ = bus.frames.send(Kind::MonitorFailed, 0, NOT_SAVED);
+            exit_code::MONITOR_FAILED
+        }
         Ending::Crashed(reason) => {
             let _ = bus.frames.send(Kind::Crashed, 0, reason.as_bytes());
             eprintln!("compare-vmm: guest crashed: {reason}");

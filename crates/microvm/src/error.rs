@@ -95,6 +95,33 @@ pub enum Error {
         /// The limit.
         most: u32,
     },
+    /// KVM does not take a register's value.
+    #[error("KVM refuses {value:#x} for MSR {index:#x}: the machine was saved on another CPU")]
+    MsrRefused {
+        /// Its number.
+        index: u32,
+        /// What it had.
+        value: u64,
+    },
+    /// The CPU shows the guest something else than it did when the machine was saved.
+    #[error(
+        "this CPU or its KVM is another than the one the machine was saved on: they differ in CPUID \
+         leaf {function:#x}, subleaf {index:#x}; save it anew here"
+    )]
+    OtherCpu {
+        /// The leaf.
+        function: u32,
+        /// Its subleaf.
+        index: u32,
+    },
+    /// A saved machine cannot be restored.
+    #[error("{path}: not a machine this monitor can restore: {problem}", path = path.display())]
+    Snapshot {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        problem: String,
+    },
     /// Guest memory could not be accessed.
     #[error("write {what} into guest memory")]
     GuestMemory {
@@ -102,6 +129,12 @@ pub enum Error {
         what: &'static str,
         /// Why it failed.
         source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// The monitor could not be confined.
+    #[error("confine the monitor")]
+    Confine {
+        /// Why not.
+        source: compare_confine::Error,
     },
     /// A system call failed.
     #[error("{attempt}")]
@@ -117,6 +150,11 @@ impl Error {
     /// A failed KVM call.
     pub(crate) fn kvm(ioctl: &'static str) -> impl FnOnce(kvm_ioctls::Error) -> Self {
         move |source| Self::Kvm { ioctl, source }
+    }
+
+    /// A confinement that failed.
+    pub(crate) fn confine(source: compare_confine::Error) -> Self {
+        Self::Confine { source }
     }
 
     /// A failed system call.

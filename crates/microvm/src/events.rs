@@ -1,10 +1,11 @@
 //! The event loop: one thread that serves the devices while the CPUs run, woken by the guest's
-//! doorbells (ioeventfd), by packets and by control bytes.
+//! doorbells (ioeventfd), by packets and connections, and by control bytes.
 
 use std::{
     fs::File,
     io::{self, Read},
-    os::fd::{AsRawFd, OwnedFd, RawFd},
+    os::fd::{AsRawFd, BorrowedFd, RawFd},
+    time::Instant,
 };
 
 use vmm_sys_util::{
@@ -15,7 +16,6 @@ use vmm_sys_util::{
 use crate::{
     bus::{Bus, lock},
     ending::Ending,
-    virtio::net,
     watch,
 };
 
@@ -27,12 +27,19 @@ const BATCH: usize = 16;
 enum Source {
     /// The guest notified a queue of a device.
     Doorbell { device: usize, queue: usize, event: EventFd },
-    /// Packets wait for a network card.
-    Packets { device: usize, _tap: OwnedFd },
+    /// Something happened on the host's side of a device.
+    Device { device: usize },
     /// PID 1 runs: control bytes may be passed on.
     InitRuns,
     /// Control bytes wait.
     Control,
+}
+
+impl Source {
+    /// Whether the guest's CPUs cause it. Packets and control bytes come to a dead guest, too.
+    fn is_sign_of_life(&self) -> bool {
+        matches!(self, Self::Doorbell { .. } | Self::InitRuns)
+    }
 }
 
 /// The sources of events and the epoll(7) instance that watches them.
@@ -66,18 +73,15 @@ impl EventLoop {
         self.watch(fd, EventSet::IN, Source::Doorbell { device, queue, event })
     }
 
-    /// Serves a card's receive queue whenever packets arrive. Edge triggered: the card reads until
-    /// nothing is left or the guest has no room, and its doorbell tells when there is room again.
+    /// Lets a device know whenever something happens on the descriptor it watches, which stays open
+    /// as long as the machine. Edge triggered: the device takes all there is or the guest has room
+    /// for, and a doorbell tells when there is room again.
     ///
     /// # Errors
     /// epoll_ctl(2) fails.
-    pub fn attach_packets(&mut self, device: usize, tap: OwnedFd) -> io::Result<()> {
-        let fd = tap.as_raw_fd();
-        self.watch(
-            fd,
-            EventSet::IN | EventSet::EDGE_TRIGGERED,
-            Source::Packets { device, _tap: tap },
-        )
+    pub fn attach_device(&mut self, device: usize, watched: BorrowedFd<'_>) -> io::Result<()> {
+        let set = EventSet::IN | EventSet::EDGE_TRIGGERED;
+        self.watch(watched.as_raw_fd(), set, Source::Device { device })
     }
 
     fn watch(&mut self, fd: RawFd, set: EventSet, source: Source) -> io::Result<()> {
@@ -94,18 +98,24 @@ impl EventLoop {
             return failed(error);
         }
         let mut events = [EpollEvent::default(); BATCH];
+        let mut quiet_since = Instant::now();
         loop {
             let count = match self.epoll.wait(watch::PERIOD.as_millis() as i32, &mut events) {
-                Ok(0) => match idle(bus) {
-                    Some(ending) => return ending,
-                    None => continue,
-                },
                 Ok(count) => count,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
                 Err(error) => return failed(error),
             };
-            for event in &events[..count] {
-                self.handle(event.data() as usize, bus);
+            let tokens = events[..count].iter().map(|event| event.data() as usize);
+            if tokens.clone().any(|token| self.sources[token].is_sign_of_life()) {
+                quiet_since = Instant::now();
+            } else if count == 0 || quiet_since.elapsed() >= watch::PERIOD {
+                if let Some(ending) = idle(bus) {
+                    return ending;
+                }
+                quiet_since = Instant::now();
+            }
+            for token in tokens {
+                self.handle(token, bus);
             }
         }
     }
@@ -116,7 +126,7 @@ impl EventLoop {
                 let _ = event.read();
                 lock(&bus.virtio[*device]).serve(*queue);
             }
-            Source::Packets { device, .. } => lock(&bus.virtio[*device]).serve(net::RECEIVE),
+            Source::Device { device } => lock(&bus.virtio[*device]).handle_event(),
             Source::InitRuns => {
                 let _ = bus.init_runs.read();
                 if self.sources.iter().any(|source| matches!(source, Source::Control)) {
@@ -146,7 +156,7 @@ impl EventLoop {
     }
 }
 
-/// Nothing happened for a while: tells what is held back, and sees whether anything ever can.
+/// The guest did nothing for a while: tells what is held back, and sees whether anything ever can.
 fn idle(bus: &Bus) -> Option<Ending> {
     if bus.frames.release().is_err() {
         return Some(Ending::Abandoned);

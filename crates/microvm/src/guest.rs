@@ -1,13 +1,14 @@
 //! What this program and the guest's PID 1 agree on, and how the guest gets its configuration.
 
 use std::{
+    ffi::CStr,
     fs::File,
     io::{self, Write},
     os::fd::OwnedFd,
 };
 
 use compare_image::cpio;
-use compare_wire::GuestConfig;
+use compare_wire::{GuestConfig, GuestIdentity};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 
 /// The root disk: the first virtio block device.
@@ -24,8 +25,23 @@ pub const INTERFACE: &str = "eth0";
 pub fn config_archive(config: &GuestConfig) -> io::Result<OwnedFd> {
     let mut archive = Vec::new();
     cpio::append_file(&mut archive, GuestConfig::PATH, 0o400, &config.encode());
-    let mut file = File::from(memfd_create(c"compare-guest-config", MFdFlags::MFD_CLOEXEC)?);
-    file.write_all(&archive)?;
+    anonymous(c"compare-guest-config", &archive)
+}
+
+/// The identity of a restored guest, in an anonymous file.
+///
+/// # Errors
+/// No memory or no descriptors are left, or the name is too long for a host name.
+pub fn identity_file(identity: &GuestIdentity) -> io::Result<OwnedFd> {
+    let bytes = identity
+        .encode()
+        .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "its name is too long"))?;
+    anonymous(c"compare-guest-identity", &bytes)
+}
+
+fn anonymous(name: &CStr, bytes: &[u8]) -> io::Result<OwnedFd> {
+    let mut file = File::from(memfd_create(name, MFdFlags::MFD_CLOEXEC)?);
+    file.write_all(bytes)?;
     Ok(file.into())
 }
 

@@ -6,6 +6,7 @@ use std::{
     net::Ipv4Addr,
     ops::Range,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
+    path::{Path, PathBuf},
     time::{Duration, Instant},
 };
 
@@ -14,13 +15,17 @@ use compare_cgroup::{
     Leaf,
     spawn::{Child, Ended},
 };
-use compare_spec::{Bytes, Exit, GuestFacts, Phase, Signal};
+use compare_spec::{Bytes, Confinement, Exit, GuestFacts, Phase, Signal};
 use compare_wire::{Control, Frame, GuestReport, Kind};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+
+use crate::{confinement, snapshot::Saved};
 
 /// How long the monitor may take from the workload's end to its own, before it is killed: the guest
 /// prints what is left and asks for its power to be cut.
 const POWER_OFF_GRACE: Duration = Duration::from_secs(2);
+/// How long saving may take: guest RAM is written to a disk that may be slow.
+const SAVE_DEADLINE: Duration = Duration::from_secs(120);
 /// Most mappings of guest RAM believed: below and above the device hole.
 const MAX_RANGES: usize = 2;
 
@@ -43,6 +48,10 @@ pub struct Parts {
     pub ram: Bytes,
     /// What asks the workload to stop.
     pub stop_signal: Signal,
+    /// Where the monitor can save the machine.
+    pub save_to: Option<PathBuf>,
+    /// Whether it goes on with a machine that was saved.
+    pub restored: bool,
 }
 
 /// A running microVM.
@@ -57,10 +66,14 @@ pub struct MicrovmInstance {
     address: Option<Ipv4Addr>,
     ram: Bytes,
     stop_signal: Signal,
+    save_to: Option<PathBuf>,
+    restored: bool,
+    saved: bool,
     timeline: Timeline,
     exit: Option<(Exit, u64)>,
     guest_ram: Vec<Range<u64>>,
     report: Option<GuestReport>,
+    confinement: Option<Confinement>,
     release: Option<String>,
     /// Nothing will be written any more: PID 1 printed all there was and had its power cut, or the
     /// monitor is gone.
@@ -81,10 +94,14 @@ impl MicrovmInstance {
             address: parts.address,
             ram: parts.ram,
             stop_signal: parts.stop_signal,
+            save_to: parts.save_to,
+            restored: parts.restored,
+            saved: false,
             timeline,
             exit: None,
             guest_ram: Vec::new(),
             report: None,
+            confinement: None,
             release: None,
             silent: false,
             killed: false,
@@ -109,6 +126,10 @@ impl MicrovmInstance {
                     self.report = Some(report);
                 }
             }
+            Kind::Confined => self.confinement = confinement::told(frame.payload()),
+            // A guest's request, which its monitor answers.
+            Kind::Save => {}
+            Kind::Saved => self.saved = true,
             Kind::Failed | Kind::Exited | Kind::PowerOff | Kind::Crashed | Kind::MonitorFailed => {
                 self.exit.get_or_insert_with(|| (exit_of(frame), frame.ns));
                 self.silent |= !matches!(frame.kind, Kind::Failed | Kind::Exited);
@@ -119,8 +140,14 @@ impl MicrovmInstance {
     /// Why a monitor ended that did not say so.
     fn silent_end(&self, ended: Ended) -> Exit {
         match ended {
+            Ended::Code(0) if self.saved => Exit::Code { code: 0 },
             Ended::Signal(signal) if self.killed => Exit::Signal { signal },
             _ if self.leaf.oom_kills().unwrap_or(0) > 0 => Exit::Oom,
+            Ended::Signal(libc::SIGSYS) => Exit::MonitorFailed {
+                reason: "the monitor made a system call that its filter forbids, and was killed \
+                         (SIGSYS)"
+                    .to_owned(),
+            },
             Ended::Signal(signal) => {
                 Exit::MonitorFailed { reason: format!("the monitor was killed by signal {signal}") }
             }
@@ -240,6 +267,10 @@ impl Instance for MicrovmInstance {
         self.release.as_deref()
     }
 
+    fn confinement(&self) -> Option<&Confinement> {
+        self.confinement.as_ref()
+    }
+
     fn guest_facts(&mut self, deadline: Duration) -> io::Result<Option<GuestFacts>> {
         self.report = None;
         let failed = |kind, text: &str| {
@@ -258,6 +289,33 @@ impl Instance for MicrovmInstance {
             }
             None => failed(io::ErrorKind::TimedOut, &format!("no answer within {deadline:?}")),
         }
+    }
+
+    fn may_answer(&self) -> bool {
+        self.timeline.has(if self.restored { Phase::Init } else { Phase::Exec })
+    }
+
+    /// The monitor saves the machine and ends. What it wrote is read back and checked, all of it.
+    fn save(&mut self, directory: &Path) -> io::Result<()> {
+        if self.save_to.as_deref() != Some(directory) {
+            return Err(io::Error::new(
+                io::ErrorKind::Unsupported,
+                format!("this machine was not built to be saved to {}", directory.display()),
+            ));
+        }
+        self.tell(Control::Save)?;
+        let over = self.pump_until(Instant::now() + SAVE_DEADLINE, |this| this.ended.is_some())?;
+        match &self.exit {
+            _ if self.saved => {}
+            Some((Exit::MonitorFailed { reason } | Exit::GuestCrashed { reason }, _)) => {
+                return Err(io::Error::other(reason.clone()));
+            }
+            Some(_) => return Err(io::Error::other("the workload ended before it was saved")),
+            None if !over => return Err(io::ErrorKind::TimedOut.into()),
+            None => return Err(io::Error::other("the monitor ended without a word")),
+        }
+        let verified = Saved::open(directory).and_then(|saved| saved.verify());
+        verified.map_err(|error| io::Error::other(error.chain()))
     }
 
     fn stop(&mut self, grace: Duration) -> io::Result<()> {

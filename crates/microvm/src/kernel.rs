@@ -1,5 +1,6 @@
-//! Places an uncompressed ELF kernel (`vmlinux`) at the physical addresses it asks for, by mapping
-//! its segments where their alignment allows and by copying otherwise.
+//! Places a kernel at the physical addresses it asks for: an uncompressed ELF file (`vmlinux`), whose
+//! segments are mapped where their alignment allows and copied otherwise, or a compressed `bzImage`,
+//! which is one segment that unpacks itself.
 
 use std::{
     fs::File,
@@ -11,6 +12,7 @@ use linux_loader::elf;
 use vm_memory::{ByteValued, Bytes, GuestAddress};
 
 use crate::{
+    bzimage::{self, BzImage},
     error::Error,
     layout,
     mapping::map_file,
@@ -38,25 +40,36 @@ pub struct KernelFile {
     file: File,
     entry: u64,
     segments: Vec<elf::Elf64_Phdr>,
+    bzimage: Option<BzImage>,
 }
 
 impl KernelFile {
     /// Opens a kernel file and reads its headers.
     ///
     /// # Errors
-    /// It cannot be read, is not an x86-64 ELF program, or is cut short.
+    /// It cannot be read, is neither an x86-64 ELF program nor a bzImage with a 64-bit entry point, or
+    /// is cut short.
     pub fn open(path: &Path) -> Result<Self, Error> {
         let failed = |attempt| move |source| Error::File { attempt, path: path.to_owned(), source };
         let wrong = |problem: String| Err(Error::Kernel { path: path.to_owned(), problem });
         let file = File::open(path).map_err(failed("open the kernel"))?;
         let length = file.metadata().map_err(failed("read the length of"))?.len();
+        let mut head = [0; bzimage::HEAD];
+        let count = length.min(head.len() as u64) as usize;
+        file.read_exact_at(&mut head[..count], 0).map_err(failed("read"))?;
+        if BzImage::is(&head[..count]) {
+            return match BzImage::parse(&head[..count], length) {
+                Ok(bzimage) => Ok(Self::from_bzimage(path.to_owned(), file, bzimage)),
+                Err(problem) => wrong(problem),
+            };
+        }
         let mut header = elf::Elf64_Ehdr::default();
         if length < size_of_val(&header) as u64 {
             return wrong(format!("{length} bytes are too short for an ELF header"));
         }
         file.read_exact_at(header.as_mut_slice(), 0).map_err(failed("read"))?;
         if header.e_ident[..6] != ELF64_LITTLE_ENDIAN {
-            return wrong("it is no 64-bit ELF file; give an uncompressed vmlinux".to_owned());
+            return wrong("it is no 64-bit ELF file (vmlinux) and no bzImage".to_owned());
         }
         if header.e_machine != elf::EM_X86_64 {
             return wrong(format!("it is for machine {}, not x86-64", header.e_machine));
@@ -107,7 +120,25 @@ impl KernelFile {
                 header.e_entry
             ));
         }
-        Ok(Self { path: path.to_owned(), file, entry: header.e_entry, segments: headers })
+        Ok(Self {
+            path: path.to_owned(),
+            file,
+            entry: header.e_entry,
+            segments: headers,
+            bzimage: None,
+        })
+    }
+
+    fn from_bzimage(path: PathBuf, file: File, bzimage: BzImage) -> Self {
+        let segment = elf::Elf64_Phdr {
+            p_type: elf::PT_LOAD,
+            p_offset: bzimage.code.start,
+            p_paddr: bzimage.address,
+            p_filesz: bzimage.code.end - bzimage.code.start,
+            p_memsz: bzimage.init_size,
+            ..Default::default()
+        };
+        Self { path, file, entry: bzimage.entry(), segments: vec![segment], bzimage: Some(bzimage) }
     }
 
     /// One past the last byte of guest memory the kernel occupies.
@@ -115,7 +146,8 @@ impl KernelFile {
         self.segments.iter().map(|segment| segment.p_paddr + segment.p_memsz).max().unwrap_or(0)
     }
 
-    /// Places the kernel in guest memory that reaches beyond [`Self::end`].
+    /// Places the kernel in guest memory that reaches beyond [`Self::end`], and the setup header of a
+    /// bzImage in the zero page.
     ///
     /// # Errors
     /// The file cannot be mapped or read.
@@ -126,6 +158,9 @@ impl KernelFile {
                 path: self.path.clone(),
                 source,
             })?;
+        }
+        if let Some(bzimage) = &self.bzimage {
+            bzimage.place_header(memory)?;
         }
         Ok(Kernel { entry: self.entry, end: self.end() })
     }

@@ -81,6 +81,11 @@ pub const fn virtio_address(index: usize) -> u64 {
     VIRTIO_START + index as u64 * VIRTIO_SIZE
 }
 
+/// The interrupts in use with so many virtio devices.
+pub fn irqs(devices: usize) -> Vec<u32> {
+    [SERIAL_IRQ].into_iter().chain(VIRTIO_IRQS.into_iter().take(devices)).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

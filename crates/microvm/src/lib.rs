@@ -7,21 +7,27 @@
 //!        │                        Init, Exec, Exited … ◄─┴── frames port ◄────────────────┘
 //!        └──────── console (pipe) ◄── serial port;  control bytes ──► serial port
 //! ```
-//! [`machine`] is the recipe of the monitor; [`layout`] holds every address of the machine.
+//! [`machine`] is the recipe by which the monitor boots a machine, [`restore`] the one by which it goes
+//! on with one that was saved ([`snapshot`]); [`layout`] holds every address of the machine.
 
 pub mod args;
+mod assembly;
 mod backend;
 mod boot;
 mod bus;
+mod bzimage;
 mod check;
 mod cmdline;
+mod confinement;
 mod console;
 mod cpuid;
+mod devices;
 pub mod ending;
 mod error;
 mod events;
 pub mod frames;
 mod guest;
+mod identity;
 mod initramfs;
 mod instance;
 mod kernel;
@@ -30,8 +36,11 @@ pub mod machine;
 mod mapping;
 mod memory;
 mod mptable;
+pub mod restore;
+mod save;
+pub mod snapshot;
+mod state;
 mod vcpu;
-mod virtio;
 mod vm;
 mod watch;
 

@@ -3,12 +3,11 @@
 use std::ops::Range;
 
 use compare_spec::Bytes;
-use vm_memory::{GuestAddress, GuestMemoryBackend, GuestMemoryMmap, GuestMemoryRegion};
+use vm_memory::{GuestAddress, GuestMemoryBackend, GuestMemoryRegion};
 
 use crate::{error::Error, layout};
 
-/// Guest RAM as the monitor sees it. No dirty tracking: nothing here migrates.
-pub type Memory = GuestMemoryMmap<()>;
+pub use compare_virtio::Memory;
 
 /// A page of the x86-64.
 pub const PAGE: u64 = 4096;
@@ -37,6 +36,11 @@ pub fn map(bytes: u64) -> Result<Memory, Error> {
         .collect();
     Memory::from_ranges(&ranges)
         .map_err(|source| Error::MapMemory { memory: Bytes(bytes), source: Box::new(source) })
+}
+
+/// Bytes of RAM.
+pub fn bytes(memory: &Memory) -> u64 {
+    memory.iter().map(GuestMemoryRegion::len).sum()
 }
 
 /// Where guest RAM lies in the monitor's own address space.

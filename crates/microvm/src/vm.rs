@@ -5,14 +5,20 @@
 use std::{io, path::Path};
 
 use kvm_bindings::{
-    CpuId, KVM_API_VERSION, KVM_MAX_CPUID_ENTRIES, Msrs, kvm_msr_entry, kvm_segment,
-    kvm_userspace_memory_region,
+    CpuId, KVM_API_VERSION, KVM_MAX_CPUID_ENTRIES, Msrs, kvm_cpuid_entry2, kvm_msr_entry,
+    kvm_segment, kvm_userspace_memory_region,
 };
 use kvm_ioctls::{Cap, IoEventAddress, Kvm, VcpuFd, VmFd};
 use vm_memory::{Address, GuestMemoryBackend, GuestMemoryRegion};
 use vmm_sys_util::eventfd::EventFd;
 
-use crate::{boot, cpuid, error::Error, layout, memory::Memory};
+use crate::{
+    boot, cpuid,
+    error::Error,
+    layout,
+    memory::Memory,
+    state::{TscOffset, VcpuState},
+};
 
 /// IA32_MISC_ENABLE and its bit for fast string operations, which firmware sets and Linux on Intel
 /// takes as the sign that `rep movs` is fast (Intel SDM vol. 4, table 2-2).
@@ -93,6 +99,7 @@ pub fn check_extensions(kvm: &Kvm) -> Result<(), Error> {
 pub struct Vm {
     fd: VmFd,
     cpuid: CpuId,
+    vcpus: u32,
     tsc_deadline: bool,
 }
 
@@ -116,7 +123,19 @@ impl Vm {
         let fd = kvm.create_vm().map_err(Error::kvm("KVM_CREATE_VM"))?;
         fd.set_tss_address(layout::KVM_TSS).map_err(Error::kvm("KVM_SET_TSS_ADDR"))?;
         fd.create_irq_chip().map_err(Error::kvm("KVM_CREATE_IRQCHIP"))?;
-        Ok(Self { fd, cpuid, tsc_deadline })
+        Ok(Self { fd, cpuid, vcpus, tsc_deadline })
+    }
+
+    /// Its descriptor.
+    pub fn fd(&self) -> &VmFd {
+        &self.fd
+    }
+
+    /// What the CPU with this number shows of itself.
+    pub fn cpuid(&self, id: u32) -> Vec<kvm_cpuid_entry2> {
+        let mut cpuid = self.cpuid.clone();
+        cpuid::configure(&mut cpuid, id, self.vcpus, self.tsc_deadline);
+        cpuid.as_slice().to_vec()
     }
 
     /// Gives the VM its RAM, which must outlive it: a program that runs a VM keeps both to its end.
@@ -165,13 +184,10 @@ impl Vm {
     ///
     /// # Errors
     /// KVM refuses.
-    pub fn create_vcpus(&self, vcpus: u32, entry: u64) -> Result<Vec<VcpuFd>, Error> {
-        (0..vcpus)
+    pub fn create_vcpus(&self, entry: u64) -> Result<Vec<VcpuFd>, Error> {
+        (0..self.vcpus)
             .map(|id| {
-                let vcpu = self.fd.create_vcpu(id.into()).map_err(Error::kvm("KVM_CREATE_VCPU"))?;
-                let mut cpuid = self.cpuid.clone();
-                cpuid::configure(&mut cpuid, id, vcpus, self.tsc_deadline);
-                vcpu.set_cpuid2(&cpuid).map_err(Error::kvm("KVM_SET_CPUID2"))?;
+                let vcpu = self.create_vcpu(id)?;
                 configure_msrs(&vcpu)?;
                 if id == 0 {
                     configure_entry(&vcpu, entry)?;
@@ -179,6 +195,49 @@ impl Vm {
                 Ok(vcpu)
             })
             .collect()
+    }
+
+    /// Creates all CPUs as they were saved.
+    ///
+    /// # Errors
+    /// This host's CPU is another than that of the host they were saved on, or KVM refuses.
+    pub fn restore_vcpus(&self, states: &[VcpuState]) -> Result<Vec<VcpuFd>, Error> {
+        let tsc = states.first().map(TscOffset::of);
+        states
+            .iter()
+            .zip(tsc.into_iter().cycle())
+            .zip(0..)
+            .map(|((state, tsc), id)| {
+                self.check_cpu(id, &state.cpuid)?;
+                let vcpu = self.create_vcpu(id)?;
+                state.put(&vcpu, tsc)?;
+                Ok(vcpu)
+            })
+            .collect()
+    }
+
+    fn create_vcpu(&self, id: u32) -> Result<VcpuFd, Error> {
+        let vcpu = self.fd.create_vcpu(id.into()).map_err(Error::kvm("KVM_CREATE_VCPU"))?;
+        let mut cpuid = self.cpuid.clone();
+        cpuid::configure(&mut cpuid, id, self.vcpus, self.tsc_deadline);
+        vcpu.set_cpuid2(&cpuid).map_err(Error::kvm("KVM_SET_CPUID2"))?;
+        Ok(vcpu)
+    }
+
+    /// A guest goes by what it saw when it started, so it must see nothing else afterwards.
+    fn check_cpu(&self, id: u32, saved: &[kvm_cpuid_entry2]) -> Result<(), Error> {
+        let here = self.cpuid(id);
+        if here == saved {
+            return Ok(());
+        }
+        let missing = |from: &[kvm_cpuid_entry2], of: &[kvm_cpuid_entry2]| {
+            of.iter().find(|entry| !from.contains(entry)).copied()
+        };
+        let differing = missing(&here, saved).or_else(|| missing(saved, &here));
+        match differing {
+            Some(entry) => Err(Error::OtherCpu { function: entry.function, index: entry.index }),
+            None => Ok(()),
+        }
     }
 }
 

@@ -77,14 +77,19 @@ impl Watch {
         if self.0.iter().all(|cpu| cpu.stuck.load(Ordering::Acquire)) {
             return true;
         }
-        for cpu in &self.0 {
+        for (id, cpu) in self.0.iter().enumerate() {
             cpu.stuck.store(false, Ordering::Release);
-            let thread = cpu.thread.load(Ordering::Acquire);
-            if thread != 0 {
-                // SAFETY: three integers; the thread is one of this process, which ends with it.
-                unsafe { libc::syscall(libc::SYS_tgkill, libc::getpid(), thread, signal()) };
-            }
+            self.interrupt(id);
         }
         false
+    }
+
+    /// Has a CPU's KVM_RUN end, if its thread is in it.
+    pub fn interrupt(&self, id: usize) {
+        let thread = self.0[id].thread.load(Ordering::Acquire);
+        if thread != 0 {
+            // SAFETY: three integers; the thread is one of this process, which ends with it.
+            unsafe { libc::syscall(libc::SYS_tgkill, libc::getpid(), thread, signal()) };
+        }
     }
 }

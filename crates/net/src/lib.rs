@@ -1,19 +1,19 @@
 //! The network between this program and its instances: one point-to-point link each, with fixed
 //! addresses and static neighbours so that nobody waits for ARP. The host's ends live in a private
 //! network namespace ([`enter_private_netns`]), so the host's own network is never touched and
-//! nothing outlives the tool. Used by the container, the microVM and the guest's PID 1.
+//! nothing outlives the tool. Used by the container and the microVM. How an interface is set up is
+//! `compare-syscall`'s, since the guest's PID 1 does it too.
 
 mod address;
-mod configure;
-mod interface;
 mod netlink;
 mod netns;
 mod tap;
 mod veth;
 
 pub use address::Addressing;
-pub use configure::{Control, Neighbour, Settings, Step, StepError, configure};
-pub use interface::{Interface, NameError};
+pub use compare_syscall::{
+    Control, Interface, NameError, Neighbour, Settings, Step, StepError, configure,
+};
 pub use netns::{enter_private_netns, links};
 pub use tap::Tap;
 pub use veth::{Netns, create_veth, delete_link};

@@ -11,7 +11,9 @@ use std::{
     },
 };
 
-use crate::{Addressing, Control, Interface, NetError, Settings, configure::request};
+use compare_syscall::request;
+
+use crate::{Addressing, Control, Interface, NetError, Settings};
 
 /// Length of `struct virtio_net_hdr_v1` (virtio 1.2, 5.1.6): a modern device always uses this one.
 const VNET_HDR_BYTES: libc::c_int = 12;

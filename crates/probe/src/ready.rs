@@ -84,7 +84,7 @@ pub fn until_ready(
             next_attempt_ns = now;
         }
         let asks = matches!(workload.ready, Readiness::Tcp {} | Readiness::Http(_));
-        let executed = instance.timeline().has(Phase::Exec);
+        let executed = instance.may_answer();
         if let (Some(address), Some(port), true) =
             (instance.address(), workload.port, asks && executed)
         {

@@ -1,31 +1,31 @@
 //! From trials to statistics: the summary of every figure and its comparison with the base.
 
-use compare_spec::{Comparison, Outcome, Plan, Summary, Trial};
+use compare_spec::{Comparison, Outcome, Plan, Side, Summary, Trial};
 use compare_stats::{difference_ci95, mad, median, median_ci95, outliers, percentile, ratio_ci95};
 
 use crate::{
     figure::{self, Figure},
-    view::{Side, sides},
+    view::{is_of, sides},
 };
 
 /// Bootstrap resamples behind every interval; docs/measurement.md asks for 2,000 at least. At 5,000 the
 /// ends of an interval move by a few per cent of its width from seed to seed.
 pub const RESAMPLES: usize = 5_000;
 
-/// Statistics of every figure over the trials whose outcome is `ok`, and every other backend set
+/// Statistics of every figure over the trials whose outcome is `ok`, and every other side set
 /// against the first of the plan.
 ///
 /// Figures are `created`, `kernel`, `init`, `exec`, `ready`, `stopped` (nanoseconds since the
 /// request), `release` (`stopped` − `stop`), and `rss`, `pss`, `uss`, `vmm_overhead`,
 /// `cgroup_current`, `cgroup_peak`, `guest_used` (bytes); the names carry no unit, since
-/// [`Summary::unit`] does. A figure no trial has is left out. Start modes are kept apart: a
-/// backend started in another mode than `cold` is called `BACKEND-MODE` in the comparisons.
+/// [`Summary::unit`] does. A figure no trial has is left out. Start modes are kept apart; the
+/// comparisons name a backend and its start mode as [`Side::label`] does.
 /// A comparison is left out where the base has a value of 0, to which nothing has a ratio.
 ///
 /// One value has no interval: `ci95` is that value twice and `n` is 1. Intervals are drawn from
 /// the plan's seed, so equal trials give equal results. The numbers are finite.
 pub fn summarise(trials: &[Trial], plan: &Plan) -> (Vec<Summary>, Vec<Comparison>) {
-    let sides = sides(&plan.backends, trials);
+    let sides = sides(plan, trials);
     let mut summary = Vec::new();
     let mut comparisons = Vec::new();
     for side in &sides {
@@ -85,6 +85,6 @@ fn compare_one(
 
 /// A figure's values over the `ok` trials of a side, and those trials' indices.
 fn values(trials: &[Trial], side: &Side, figure: &Figure) -> (Vec<u32>, Vec<f64>) {
-    let ok = trials.iter().filter(|trial| trial.outcome == Outcome::Ok && side.holds(trial));
+    let ok = trials.iter().filter(|trial| trial.outcome == Outcome::Ok && is_of(side, trial));
     ok.filter_map(|trial| Some((trial.index, (figure.value)(trial)? as f64))).unzip()
 }

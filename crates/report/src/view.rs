@@ -2,54 +2,23 @@
 
 use std::collections::BTreeSet;
 
-use compare_spec::{Comparison, HostKind, Outcome, Record, Summary, Trial, Unit};
+use compare_spec::{Comparison, HostKind, Outcome, Plan, Record, Side, Summary, Trial, Unit};
 
 use crate::units;
 
 /// The most columns a report shows; the JSON holds the rest.
 const MAX_SIDES: usize = 16;
 
-/// A backend in one start mode: a column of every table. Start modes are never mixed.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Side {
-    pub(crate) backend: String,
-    pub(crate) start: String,
-}
-
-impl Side {
-    /// The name in tables and in `comparisons`: the backend's; with `-START` where it is not cold.
-    pub(crate) fn label(&self) -> String {
-        match self.start.as_str() {
-            "cold" => self.backend.clone(),
-            start => format!("{}-{start}", self.backend),
-        }
-    }
-
-    pub(crate) fn holds(&self, trial: &Trial) -> bool {
-        trial.backend == self.backend && trial.start == self.start
-    }
-}
-
-/// The sides of a run: the plan's backends in its order, in every start mode seen, then what else
-/// was run. A planned backend without any trial counts as cold.
-pub(crate) fn sides(backends: &[String], trials: &[Trial]) -> Vec<Side> {
+/// The sides of a run: the plan's, then what else was run.
+pub(crate) fn sides(plan: &Plan, trials: &[Trial]) -> Vec<Side> {
     let mut seen = BTreeSet::new();
-    let ran: Vec<Side> = trials
-        .iter()
-        .map(|trial| Side { backend: trial.backend.clone(), start: trial.start.clone() })
-        .filter(|side| seen.insert(side.clone()))
-        .collect();
-    let mut sides = Vec::new();
-    let mut placed = BTreeSet::new();
-    for backend in backends.iter().filter(|backend| placed.insert(backend.as_str())) {
-        let before = sides.len();
-        sides.extend(ran.iter().filter(|side| side.backend == *backend).cloned());
-        if sides.len() == before {
-            sides.push(Side { backend: backend.clone(), start: "cold".to_owned() });
-        }
-    }
-    sides.extend(ran.into_iter().filter(|side| !placed.contains(side.backend.as_str())));
-    sides
+    let ran = trials.iter().map(Trial::side);
+    plan.sides().into_iter().chain(ran).filter(|side| seen.insert(side.clone())).collect()
+}
+
+/// Whether a trial belongs to a side.
+pub(crate) fn is_of(side: &Side, trial: &Trial) -> bool {
+    trial.backend == side.backend && trial.start == side.start
 }
 
 /// A record and its sides.
@@ -62,9 +31,7 @@ pub(crate) struct View<'a> {
 
 impl<'a> View<'a> {
     pub(crate) fn new(record: &'a Record) -> Self {
-        let backends = &record.plan.spec.backends;
-        let backends = backends.get(..MAX_SIDES).unwrap_or(backends);
-        let mut sides = sides(backends, &record.trials);
+        let mut sides = sides(&record.plan.spec, &record.trials);
         let hidden = sides.len().saturating_sub(MAX_SIDES);
         sides.truncate(MAX_SIDES);
         Self { record, sides, hidden }
@@ -81,7 +48,7 @@ impl<'a> View<'a> {
 
     pub(crate) fn trials(&self, side: &Side) -> impl Iterator<Item = &'a Trial> {
         let side = side.clone();
-        self.record.trials.iter().filter(move |trial| side.holds(trial))
+        self.record.trials.iter().filter(move |trial| is_of(&side, trial))
     }
 
     /// How many trials of a side were `ok`, and how many it had.

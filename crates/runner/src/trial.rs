@@ -1,11 +1,11 @@
 //! One start of one backend: start, wait until ready, measure, stop. Whatever happens becomes the
 //! trial's record.
 
-use std::error::Error;
+use std::{error::Error, time::Duration};
 
 use compare_backend::{Backend, Instance, StartError, StartRequest, Timeline};
 use compare_cgroup::Parent;
-use compare_probe::{MemoryReading, NotReady, read_memory, read_peak, settle, until_ready};
+use compare_probe::{MemoryReading, NotReady, Ready, read_memory, read_peak, settle, until_ready};
 use compare_spec::{
     EventsNs, Exit, Image, Memory, Outcome, Plan, Readiness, RunEvent, Slot, Span, Stage, Trial,
     Unavailable,
@@ -33,8 +33,10 @@ pub(crate) fn perform(
     tell: &mut dyn FnMut(RunEvent),
 ) -> Finished {
     let name = backend.name().to_owned();
+    let start = backend.start_mode().to_owned();
     let stage = |stage| RunEvent::Trial {
         backend: name.clone(),
+        start: start.clone(),
         index: slot.index,
         warmup: slot.warmup,
         stage,
@@ -42,7 +44,7 @@ pub(crate) fn perform(
     let mut finished = Finished {
         trial: Trial {
             backend: name.clone(),
-            start: backend.start_mode().to_owned(),
+            start: start.clone(),
             index: slot.index,
             outcome: Outcome::Ok,
             detail: None,
@@ -51,6 +53,7 @@ pub(crate) fn perform(
             memory: Memory::default(),
             kernel_release: None,
             guest: None,
+            confinement: None,
             image_digest: image.digest.clone(),
             evidence: None,
             output_tail: None,
@@ -67,10 +70,7 @@ pub(crate) fn perform(
             return finished;
         }
     };
-    if let Readiness::Log(log) = &plan.workload.ready {
-        instance.output().watch(&log.contains);
-    }
-    match until_ready(&mut *instance, &plan.workload, cancel.fd()) {
+    match wait_until_ready(plan, &mut *instance, cancel) {
         Ok(ready) => {
             finished.trial.evidence = Some(ready.evidence);
             tell(stage(Stage::Measuring));
@@ -103,10 +103,10 @@ impl Finished {
         let MemoryReading { memory, guest, unavailable } = reading;
         self.trial.memory = memory;
         self.trial.guest = guest;
-        let backend = &self.trial.backend;
+        let side = self.trial.side().label();
         self.unavailable.extend(unavailable.into_iter().map(|(figure, reason)| Unavailable {
             figure,
-            backend: Some(backend.clone()),
+            backend: Some(side.clone()),
             reason,
         }));
         // A program that did what it was to do may end; one that fails after all has failed.
@@ -139,48 +139,17 @@ impl Fail for Trial {
     }
 
     fn fail_to_start(&mut self, error: &StartError) {
-        let mut detail = error.to_string();
-        let mut cause = error.source();
-        while let Some(error) = cause {
-            detail = format!("{detail}: {error}");
-            cause = error.source();
-        }
         self.events_ns = error.timeline.events();
-        self.fail(Outcome::BackendFailed, detail);
+        self.fail(Outcome::BackendFailed, why_not_started(error));
     }
 
     fn not_ready(&mut self, why: NotReady, plan: &Plan) {
-        match why {
-            NotReady::Timeout(last) => {
-                let limit: Span = plan.workload.timeout.start;
-                self.fail(
-                    Outcome::Timeout,
-                    format!("not ready within {limit} (timeout.start): {last}"),
-                );
-            }
-            NotReady::Ended(exit) => {
-                let mut detail = format!("{} before it was ready", words(&exit));
-                if let Readiness::Exit(code) = plan.workload.ready {
-                    detail = format!("{}; ready would be exit code {code}", words(&exit));
-                }
-                self.fail(outcome_of(&exit), detail);
-            }
-            NotReady::Cancelled => {
-                self.fail(Outcome::Interrupted, "cut short by a signal".to_owned())
-            }
-            NotReady::Lost(error) => {
-                self.fail(Outcome::BackendFailed, format!("lost sight of it: {error}"))
-            }
-        }
+        let (outcome, detail) = why_not_ready(why, plan);
+        self.fail(outcome, detail);
     }
 
     fn finish(&mut self, plan: &Plan, instance: &mut dyn Instance, cancel: &Cancel) {
-        // Whoever presses Ctrl-C does not want to wait for a graceful stop.
-        let grace = if cancel.is_cancelled() {
-            std::time::Duration::ZERO
-        } else {
-            plan.workload.timeout.stop.0
-        };
+        let grace = grace(plan, cancel);
         if let Err(error) = instance.stop(grace) {
             self.fail(Outcome::Leaked, format!("could not be released: {error}"));
         }
@@ -196,11 +165,59 @@ impl Fail for Trial {
         }
         self.exit = instance.exit().map(|(exit, _)| exit.clone());
         self.kernel_release = instance.kernel_release().map(str::to_owned);
+        self.confinement = instance.confinement().cloned();
         if self.outcome != Outcome::Ok {
             let tail = instance.output().tail();
             self.output_tail = Some(tail).filter(|tail| !tail.is_empty());
         }
     }
+}
+
+/// Waits until it is ready by the workload's definition, or will never be.
+pub(crate) fn wait_until_ready(
+    plan: &Plan,
+    instance: &mut dyn Instance,
+    cancel: &Cancel,
+) -> Result<Ready, NotReady> {
+    if let Readiness::Log(log) = &plan.workload.ready {
+        instance.output().watch(&log.contains);
+    }
+    until_ready(instance, &plan.workload, cancel.fd())
+}
+
+/// The whole chain of causes in one line.
+pub(crate) fn why_not_started(error: &StartError) -> String {
+    let mut why = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        why = format!("{why}: {error}");
+        cause = error.source();
+    }
+    why
+}
+
+/// What it counts as, and the reason in words.
+pub(crate) fn why_not_ready(why: NotReady, plan: &Plan) -> (Outcome, String) {
+    match why {
+        NotReady::Timeout(last) => {
+            let limit: Span = plan.workload.timeout.start;
+            (Outcome::Timeout, format!("not ready within {limit} (timeout.start): {last}"))
+        }
+        NotReady::Ended(exit) => {
+            let mut detail = format!("{} before it was ready", words(&exit));
+            if let Readiness::Exit(code) = plan.workload.ready {
+                detail = format!("{}; ready would be exit code {code}", words(&exit));
+            }
+            (outcome_of(&exit), detail)
+        }
+        NotReady::Cancelled => (Outcome::Interrupted, "cut short by a signal".to_owned()),
+        NotReady::Lost(error) => (Outcome::BackendFailed, format!("lost sight of it: {error}")),
+    }
+}
+
+/// How long an instance may take to stop. Whoever presses Ctrl-C does not want to wait for it.
+pub(crate) fn grace(plan: &Plan, cancel: &Cancel) -> Duration {
+    if cancel.is_cancelled() { Duration::ZERO } else { plan.workload.timeout.stop.0 }
 }
 
 fn outcome_of(exit: &Exit) -> Outcome {

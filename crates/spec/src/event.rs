@@ -3,7 +3,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Artefacts, HostFacts, Trial, Unavailable};
+use crate::{Artefacts, HostFacts, Snapshot, Trial, Unavailable};
 
 /// The events of a start, in order (docs/measurement.md's table).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -13,9 +13,10 @@ pub enum Phase {
     Created,
     /// First entry into the guest.
     Kernel,
-    /// The first code of ours runs inside.
+    /// The first code of ours runs inside; in a restored guest, its PID 1 has taken on the name and
+    /// the address of this instance.
     Init,
-    /// `execve` of the workload.
+    /// `execve` of the workload; never in a restored instance, whose workload runs already.
     Exec,
     /// The first successful readiness probe.
     Ready,
@@ -53,10 +54,24 @@ pub enum RunEvent {
         /// What it was.
         what: String,
     },
+    /// An instance is started to be saved, before the first trial of a side that restores it.
+    Template {
+        /// The name of the backend that restores it.
+        backend: String,
+        /// Its start mode.
+        start: String,
+    },
+    /// That instance was saved.
+    Saved {
+        /// What it took.
+        snapshot: Snapshot,
+    },
     /// A trial enters a stage.
     Trial {
         /// The backend's name.
         backend: String,
+        /// Its start mode.
+        start: String,
         /// Count of this backend's trials before this one.
         index: u32,
         /// Whether it is a warm-up.
@@ -73,12 +88,16 @@ pub enum RunEvent {
         /// What could not be measured in it, and why.
         unavailable: Vec<Unavailable>,
     },
-    /// A backend failed several times in a row and is not tried again.
+    /// A backend in one start mode is not tried again.
     GivenUp {
         /// The backend's name.
         backend: String,
-        /// Trials that are therefore left out.
+        /// Its start mode.
+        start: String,
+        /// Measured trials that are therefore left out.
         left: u32,
+        /// Why: it failed several times in a row, or there is no snapshot to restore.
+        reason: String,
     },
     /// The run ended; nothing follows.
     End {

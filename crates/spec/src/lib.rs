@@ -8,6 +8,7 @@ mod host;
 mod image;
 mod plan;
 mod record;
+mod start;
 mod units;
 mod workload;
 
@@ -17,9 +18,11 @@ pub use host::{CgroupMode, Clock, HostFacts, HostKind, KvmKind};
 pub use image::Image;
 pub use plan::{Plan, Slot};
 pub use record::{
-    Artefacts, Comparison, EventsNs, Exit, GuestFacts, ImageRecord, Memory, MemorySplit, Outcome,
-    PlanRecord, ProbeRecord, Record, SCHEMA, Summary, ToolRecord, Trial, Unavailable, Unit,
+    Artefacts, Comparison, Confinement, EventsNs, Exit, FilterSize, GuestFacts, ImageRecord,
+    Memory, MemorySplit, Outcome, PlanRecord, ProbeRecord, Record, SCHEMA, Snapshot, Summary,
+    ToolRecord, Trial, Unavailable, Unit,
 };
+pub use start::{Side, StartMode};
 pub use units::{Bytes, Span, UnitError};
 pub use workload::{
     File, HttpReady, ImageSource, LogReady, Readiness, Signal, Timeouts, Workload, WorkloadError,

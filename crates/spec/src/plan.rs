@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{Clock, Digest, HostKind, Workload, WorkloadError};
+use crate::{Clock, Digest, HostKind, Readiness, Side, StartMode, Workload, WorkloadError};
 
 /// A run, fully decided.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -13,9 +13,12 @@ pub struct Plan {
     pub workload: Workload,
     /// The backends compared, by name. The first is the base of every ratio.
     pub backends: Vec<String>,
-    /// Measured trials of each backend.
+    /// The start modes each of them is measured in; a container always starts cold.
+    #[serde(default = "cold", skip_serializing_if = "is_cold")]
+    pub starts: Vec<StartMode>,
+    /// Measured trials of each backend in each start mode.
     pub trials: u32,
-    /// Trials of each backend before the first measured one, recorded nowhere.
+    /// Trials of each of them before the first measured one, recorded nowhere.
     pub warmup: u32,
     /// Seed of the order of trials and of every resampling.
     pub seed: u64,
@@ -28,16 +31,25 @@ pub struct Plan {
 /// One entry of the schedule.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Slot {
-    /// Index into [`Plan::backends`].
-    pub backend: usize,
-    /// Count of this backend's trials before this one; warm-ups count separately.
+    /// Index into [`Plan::sides`].
+    pub side: usize,
+    /// Count of this side's trials before this one; warm-ups count separately.
     pub index: u32,
     /// Whether it is a warm-up.
     pub warmup: bool,
 }
 
-/// The most trials and warm-ups of one backend.
+/// The most trials and warm-ups of one side.
 const MAX_TRIALS: u32 = 100_000;
+/// The backend with nothing to restore: a process and its namespaces start anew or not at all.
+const ALWAYS_COLD: &str = "container";
+
+fn cold() -> Vec<StartMode> {
+    vec![StartMode::Cold]
+}
+fn is_cold(starts: &[StartMode]) -> bool {
+    starts == [StartMode::Cold]
+}
 
 impl Plan {
     /// Checks a plan that came from a file; `file` is what errors call it.
@@ -58,7 +70,52 @@ impl Plan {
         if names.is_empty() || names.len() != self.backends.len() {
             return wrong("backends", "name at least one, and each once");
         }
+        let mut starts = self.starts.clone();
+        starts.sort();
+        starts.dedup();
+        if starts.is_empty() || starts.len() != self.starts.len() {
+            return wrong("starts", "name `cold`, `restored` or both, and each once");
+        }
+        if let Some((field, problem)) = self.cannot_restore() {
+            return wrong(field, &problem);
+        }
         self.workload.validate(file)
+    }
+
+    /// The field that keeps a plan that restores from being carried out, and why.
+    fn cannot_restore(&self) -> Option<(&'static str, String)> {
+        if !self.starts.contains(&StartMode::Restored) {
+            return None;
+        }
+        if self.backends.iter().all(|name| name == ALWAYS_COLD) {
+            let problem = "a container always starts cold: name the backend `microvm` too, or \
+                           leave `restored` out";
+            return Some(("starts", problem.to_owned()));
+        }
+        let (field, why) = match self.workload.ready {
+            Readiness::Exit(_) => ("ready.exit", "once it has exited, nothing is left to save"),
+            Readiness::Log(_) => ("ready.log", "a restored workload does not write its line again"),
+            Readiness::Tcp {} | Readiness::Http(_) => return None,
+        };
+        let remedy = "start it `cold` only, or use `tcp` or `http` readiness";
+        Some((field, format!("cannot be seen with start mode `restored`: {why}; {remedy}")))
+    }
+
+    /// What is compared, in the plan's order: each backend in each start mode it has.
+    pub fn sides(&self) -> Vec<Side> {
+        let mut sides = Vec::new();
+        for backend in &self.backends {
+            let starts: &[StartMode] =
+                if backend == ALWAYS_COLD { &[StartMode::Cold] } else { &self.starts };
+            // There are no more modes than these, whatever a file says.
+            sides.extend(
+                starts
+                    .iter()
+                    .take(StartMode::ALL.len())
+                    .map(|mode| Side { backend: backend.clone(), start: mode.as_str().to_owned() }),
+            );
+        }
+        sides
     }
 
     /// Digest of the plan's canonical JSON: equal digests, equal runs.
@@ -66,27 +123,27 @@ impl Plan {
         Digest::of(&serde_json::to_vec(self).expect("a plan has string keys only"))
     }
 
-    /// The order of all trials: warm-ups first, then rounds. Each round holds every backend once,
-    /// in an order drawn from the seed; every second round mirrors the one before (ABBA), so that
-    /// a drift of the machine weighs on all backends alike.
+    /// The order of all trials: warm-ups first, then rounds. Each round holds every side once, in an
+    /// order drawn from the seed; every second round mirrors the one before (ABBA, ABCCBA), so that
+    /// a drift of the machine weighs on all sides alike.
     pub fn schedule(&self) -> Vec<Slot> {
-        let backends = self.backends.len();
+        let sides = self.sides().len();
         let mut slots = Vec::new();
         for index in 0..self.warmup {
-            slots.extend((0..backends).map(|backend| Slot { backend, index, warmup: true }));
+            slots.extend((0..sides).map(|side| Slot { side, index, warmup: true }));
         }
         let mut random = SplitMix64(self.seed);
-        let mut order: Vec<usize> = (0..backends).collect();
+        let mut order: Vec<usize> = (0..sides).collect();
         for index in 0..self.trials {
             if index % 2 == 0 {
-                for last in (1..backends).rev() {
+                for last in (1..sides).rev() {
                     let bound = last as u64 + 1;
                     order.swap(last, (random.next() % bound) as usize);
                 }
             } else {
                 order.reverse();
             }
-            slots.extend(order.iter().map(|&backend| Slot { backend, index, warmup: false }));
+            slots.extend(order.iter().map(|&side| Slot { side, index, warmup: false }));
         }
         slots
     }
@@ -107,59 +164,4 @@ impl SplitMix64 {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn plan(seed: u64) -> Plan {
-        let workload = Workload::parse(
-            "w",
-            "name = \"w\"\ncommand = [\"/w\"]\nready = { exit = 0 }\n[image]\nprogram = \"hello\"\n",
-        )
-        .unwrap();
-        Plan {
-            workload,
-            backends: vec!["container".into(), "microvm".into()],
-            trials: 8,
-            warmup: 1,
-            seed,
-            host: HostKind::Lab,
-            clock: Clock::Instructions,
-        }
-    }
-
-    #[test]
-    fn a_plan_from_a_file_is_checked() {
-        plan(1).validate("p").unwrap();
-        let wrong = |change: fn(&mut Plan)| {
-            let mut plan = plan(1);
-            change(&mut plan);
-            plan.validate("p.json").unwrap_err().to_string()
-        };
-        assert!(wrong(|plan| plan.trials = 4_000_000_000).contains("`trials`"));
-        assert!(wrong(|plan| plan.backends.clear()).contains("`backends`"));
-        assert!(wrong(|plan| plan.backends[1] = "container".into()).contains("`backends`"));
-        assert!(wrong(|plan| plan.workload.vcpus = 0).contains("`vcpus`"));
-    }
-
-    #[test]
-    fn a_schedule_is_fixed_by_its_seed() {
-        assert_eq!(plan(1).schedule(), plan(1).schedule());
-        assert_eq!(plan(1).digest(), plan(1).digest());
-        assert_ne!(plan(1).digest(), plan(2).digest());
-        let differs = (2..40).any(|seed| plan(seed).schedule() != plan(1).schedule());
-        assert!(differs, "the seed must matter");
-    }
-
-    #[test]
-    fn rounds_are_balanced_and_mirrored() {
-        let schedule = plan(7).schedule();
-        assert!(schedule[..2].iter().all(|slot| slot.warmup));
-        let measured = &schedule[2..];
-        assert_eq!(measured.len(), 16);
-        for pair in measured.chunks(4) {
-            let order: Vec<usize> = pair.iter().map(|slot| slot.backend).collect();
-            assert_eq!((order[0], order[1]), (order[3], order[2]), "ABBA");
-            assert_ne!(order[0], order[1]);
-        }
-    }
-}
+mod tests;

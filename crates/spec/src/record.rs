@@ -4,7 +4,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{Digest, HostFacts, Phase, Plan};
+use crate::{Digest, HostFacts, Phase, Plan, Side};
 
 /// The version of the record's form.
 pub const SCHEMA: &str = "compare/1";
@@ -28,7 +28,10 @@ pub struct Record {
     pub probe: ProbeRecord,
     /// Every measured trial, in the order they ran.
     pub trials: Vec<Trial>,
-    /// Statistics of each figure for each backend.
+    /// What the snapshots cost that restored trials started from.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub snapshots: Vec<Snapshot>,
+    /// Statistics of each figure for each backend in each start mode.
     pub summary: Vec<Summary>,
     /// Differences and ratios between backends.
     pub comparisons: Vec<Comparison>,
@@ -96,14 +99,28 @@ pub struct ProbeRecord {
     pub resolution_ns: u64,
 }
 
+/// What it took to make the snapshot that the restored trials of a backend started from: one cold
+/// start before all trials, which is in none of their figures.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Snapshot {
+    /// Name of the backend that restores it.
+    pub backend: String,
+    /// Nanoseconds from the request to start the instance that was saved until it was ready.
+    pub ready_ns: u64,
+    /// Nanoseconds it took to save it, once at rest.
+    pub save_ns: u64,
+    /// Bytes the snapshot takes on disk, holes not counted.
+    pub bytes: u64,
+}
+
 /// One start of one backend, from the request to the release of everything.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Trial {
     /// Name of the backend.
     pub backend: String,
-    /// Start mode: `cold` boots or creates everything anew.
+    /// Start mode: `cold` boots or creates everything anew, `restored` goes on from a snapshot.
     pub start: String,
-    /// Count of this backend's trials before this one.
+    /// Count of the trials of this backend in this start mode before this one.
     pub index: u32,
     /// How it went.
     pub outcome: Outcome,
@@ -122,6 +139,9 @@ pub struct Trial {
     /// What was seen inside a guest with a kernel of its own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub guest: Option<GuestFacts>,
+    /// What the monitor of a microVM could still do to its host.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub confinement: Option<Confinement>,
     /// Digest of the image this backend was started from. Tree and EROFS file were both verified
     /// against it before the run.
     pub image_digest: Digest,
@@ -131,6 +151,46 @@ pub struct Trial {
     /// The last output of the workload and of the guest's console, where the trial failed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub output_tail: Option<String>,
+}
+
+impl Trial {
+    /// The column it belongs to.
+    pub fn side(&self) -> Side {
+        Side { backend: self.backend.clone(), start: self.start.clone() }
+    }
+}
+
+/// What a monitor has taken from itself before its guest's first instruction (docs/confinement.md).
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+pub struct Confinement {
+    /// Kinds of namespaces it is in that are not the tool's: `mount`, `net`, `ipc`, `uts`, `user`.
+    pub namespaces: Vec<String>,
+    /// Whether its root is an empty read-only directory.
+    pub empty_root: bool,
+    /// Its user id on the host.
+    pub uid: u32,
+    /// Its group id on the host.
+    pub gid: u32,
+    /// Capabilities it still has, a bit each (capabilities(7)).
+    pub capabilities: u64,
+    /// Whether no program it executes could gain privileges.
+    pub no_new_privileges: bool,
+    /// Its system call filters, one for each kind of thread.
+    pub filters: Vec<FilterSize>,
+    /// What could not be had on this host, and why.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub lacks: Vec<String>,
+}
+
+/// Size of a system call filter (seccomp(2)).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct FilterSize {
+    /// The threads it is for.
+    pub thread: String,
+    /// System calls it lets through, at least with some arguments.
+    pub system_calls: u32,
+    /// Instructions of the program.
+    pub instructions: u32,
 }
 
 /// How a trial went.
@@ -210,7 +270,7 @@ pub struct EventsNs {
     pub kernel: Option<u64>,
     /// See [`Phase::Init`].
     pub init: Option<u64>,
-    /// See [`Phase::Exec`].
+    /// See [`Phase::Exec`]; none for a restored instance.
     pub exec: Option<u64>,
     /// See [`Phase::Ready`].
     pub ready: Option<u64>,
@@ -315,7 +375,7 @@ pub enum Unit {
     Bytes,
 }
 
-/// Statistics of one figure of one backend over its `ok` trials.
+/// Statistics of one figure of one backend in one start mode over its `ok` trials.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Summary {
     /// Name of the backend.
@@ -342,14 +402,14 @@ pub struct Summary {
     pub unit: Unit,
 }
 
-/// One figure of two backends set against each other.
+/// One figure of two backends, or of two start modes of one, set against each other.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Comparison {
     /// Name of the figure.
     pub figure: String,
-    /// The base.
+    /// The base: a backend, and behind it the start mode where it is not `cold`.
     pub base: String,
-    /// The other.
+    /// The other, likewise.
     pub other: String,
     /// `other` − `base`, medians.
     pub difference: f64,
@@ -368,7 +428,8 @@ pub struct Comparison {
 pub struct Unavailable {
     /// Name of the figure or fact.
     pub figure: String,
-    /// The backend it is missing for; none where it is a fact of the host.
+    /// The backend it is missing for, and behind it the start mode where it is missing in that one
+    /// alone; none where it is a fact of the host.
     pub backend: Option<String>,
     /// Why.
     pub reason: String,

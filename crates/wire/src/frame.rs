@@ -8,6 +8,9 @@
 //! `ns` is CLOCK_MONOTONIC of the host. A guest leaves it 0, since its clock is not the host's;
 //! the monitor fills it in.
 
+use alloc::string::String;
+use core::{error::Error, fmt};
+
 /// The most bytes a frame carries: header and payload fit 256, below PIPE_BUF (pipe(7)), so that a
 /// write of one frame is atomic.
 pub const MAX_PAYLOAD: usize = 240;
@@ -31,7 +34,7 @@ pub enum Kind {
     Exited = 6,
     /// A mapping of guest RAM in the monitor: payload is start and length, two u64.
     GuestRam = 7,
-    /// What the guest knows of itself: a postcard-encoded [`crate::GuestReport`].
+    /// What the guest knows of itself: an encoded [`crate::GuestReport`].
     Report = 8,
     /// The guest asks for its power to be cut.
     PowerOff = 9,
@@ -39,6 +42,13 @@ pub enum Kind {
     Crashed = 10,
     /// The monitor failed: the payload says how.
     MonitorFailed = 11,
+    /// The guest is ready to be saved, at this very write. What follows it happens in a machine that
+    /// was restored, where PID 1 takes on its [`crate::GuestIdentity`] and says [`Kind::Init`].
+    Save = 12,
+    /// The machine was saved and ends.
+    Saved = 13,
+    /// How far the monitor has confined itself: a postcard-encoded summary.
+    Confined = 14,
 }
 
 impl Kind {
@@ -55,6 +65,9 @@ impl Kind {
             9 => Self::PowerOff,
             10 => Self::Crashed,
             11 => Self::MonitorFailed,
+            12 => Self::Save,
+            13 => Self::Saved,
+            14 => Self::Confined,
             _ => return None,
         })
     }
@@ -63,7 +76,13 @@ impl Kind {
     pub fn is_guests(self) -> bool {
         matches!(
             self,
-            Self::Init | Self::Exec | Self::Failed | Self::Exited | Self::Report | Self::PowerOff
+            Self::Init
+                | Self::Exec
+                | Self::Failed
+                | Self::Exited
+                | Self::Report
+                | Self::PowerOff
+                | Self::Save
         )
     }
 }
@@ -82,15 +101,26 @@ pub struct Frame {
 }
 
 /// A stream that does not consist of frames.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FrameError {
     /// A kind nobody defined.
-    #[error("frame of unknown kind {0}")]
     Kind(u16),
     /// A payload longer than [`MAX_PAYLOAD`].
-    #[error("frame with a payload of {0} bytes, above the most, {MAX_PAYLOAD}")]
     Length(u16),
 }
+
+impl fmt::Display for FrameError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Kind(kind) => write!(f, "frame of unknown kind {kind}"),
+            Self::Length(length) => {
+                write!(f, "frame with a payload of {length} bytes, above the most, {MAX_PAYLOAD}")
+            }
+        }
+    }
+}
+
+impl Error for FrameError {}
 
 impl Frame {
     /// A frame; a payload beyond [`MAX_PAYLOAD`] is cut. Allocates nothing: the process between

@@ -1,12 +1,13 @@
-//! What the guest's PID 1 is told, what it tells, and what it can be asked: all postcard-encoded.
-//! The configuration travels as a file of the initramfs, [`GuestConfig::PATH`].
+//! What the guest's PID 1 is told, what it tells, and what it can be asked: all encoded as
+//! `encoding` says. The configuration travels as a file of the initramfs, [`GuestConfig::PATH`].
 
-use std::net::Ipv4Addr;
+use alloc::{string::String, vec::Vec};
+use core::net::Ipv4Addr;
 
-use serde::{Deserialize, Serialize};
+use crate::encoding::{DecodeError, Field, record};
 
 /// What the guest's PID 1 does.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct GuestConfig {
     /// Block device that holds the read-only root, such as `/dev/vda`.
     pub root: String,
@@ -30,26 +31,39 @@ pub struct GuestConfig {
     pub net: Option<GuestNet>,
 }
 
+record!(GuestConfig {
+    root,
+    root_type,
+    hostname,
+    command,
+    env,
+    working_dir,
+    uid,
+    gid,
+    groups,
+    net
+});
+
 impl GuestConfig {
     /// Where PID 1 finds it.
     pub const PATH: &'static str = "/compare.config";
 
     /// Its bytes.
     pub fn encode(&self) -> Vec<u8> {
-        postcard::to_stdvec(self).expect("plain data always encodes")
+        self.to_bytes()
     }
 
     /// Reads it back.
     ///
     /// # Errors
     /// The bytes are not a configuration.
-    pub fn decode(bytes: &[u8]) -> Result<Self, postcard::Error> {
-        postcard::from_bytes(bytes)
+    pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
+        Self::take(&mut &*bytes)
     }
 }
 
 /// The guest's one interface.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct GuestNet {
     /// Name of the interface, such as `eth0`.
     pub interface: String,
@@ -63,8 +77,10 @@ pub struct GuestNet {
     pub gateway_mac: [u8; 6],
 }
 
+record!(GuestNet { interface, address, prefix, gateway, gateway_mac });
+
 /// What the guest knows of itself.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct GuestReport {
     /// `uname -r`, at most 64 bytes.
     pub release: String,
@@ -82,18 +98,20 @@ pub struct GuestReport {
     pub cached_kib: u64,
 }
 
+record!(GuestReport { release, cpus, total_kib, available_kib, free_kib, slab_kib, cached_kib });
+
 impl GuestReport {
     /// Its bytes, at most [`crate::MAX_PAYLOAD`].
     pub fn encode(&self) -> Vec<u8> {
-        postcard::to_stdvec(self).expect("plain data always encodes")
+        self.to_bytes()
     }
 
     /// Reads it back.
     ///
     /// # Errors
     /// The bytes are not a report.
-    pub fn decode(bytes: &[u8]) -> Result<Self, postcard::Error> {
-        postcard::from_bytes(bytes)
+    pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
+        Self::take(&mut &*bytes)
     }
 }
 
@@ -104,6 +122,8 @@ pub enum Control {
     Signal(u8),
     /// Send a [`GuestReport`].
     Report,
+    /// Get ready to be saved ([`crate::Kind::Save`]).
+    Save,
 }
 
 impl Control {
@@ -112,6 +132,7 @@ impl Control {
         match self {
             Self::Signal(number) => 0x80 | (number & 0x3f),
             Self::Report => 0xc0,
+            Self::Save => 0xc1,
         }
     }
 
@@ -119,6 +140,7 @@ impl Control {
     pub fn decode(byte: u8) -> Option<Self> {
         match byte {
             0xc0 => Some(Self::Report),
+            0xc1 => Some(Self::Save),
             0x81..=0xbf => Some(Self::Signal(byte & 0x3f)),
             _ => None,
         }
@@ -135,8 +157,39 @@ mod tests {
             let control = Control::Signal(number);
             assert_eq!(Control::decode(control.encode()), Some(control));
         }
-        assert_eq!(Control::decode(Control::Report.encode()), Some(Control::Report));
+        for control in [Control::Report, Control::Save] {
+            assert_eq!(Control::decode(control.encode()), Some(control));
+        }
         assert!((0..=0x80).all(|byte| Control::decode(byte).is_none()));
+    }
+
+    #[test]
+    fn configurations_survive_and_pieces_of_them_are_errors() {
+        let config = GuestConfig {
+            root: "/dev/vda".to_owned(),
+            root_type: "erofs".to_owned(),
+            hostname: "h".to_owned(),
+            command: vec!["/bin/sh".to_owned(), String::new(), "é".to_owned()],
+            env: vec![("A".to_owned(), "1".to_owned()), ("B".to_owned(), "x".repeat(200_000))],
+            working_dir: "/".to_owned(),
+            uid: 7,
+            gid: u32::MAX,
+            groups: vec![1, 2, 3],
+            net: Some(GuestNet {
+                interface: "eth0".to_owned(),
+                address: Ipv4Addr::new(10, 0, 0, 2),
+                prefix: 30,
+                gateway: Ipv4Addr::new(10, 0, 0, 1),
+                gateway_mac: [2, 3, 4, 5, 6, 7],
+            }),
+        };
+        let bytes = config.encode();
+        assert_eq!(GuestConfig::decode(&bytes), Ok(config.clone()));
+        for len in (0..200).chain(bytes.len() - 60..bytes.len()) {
+            assert_eq!(GuestConfig::decode(&bytes[..len]), Err(DecodeError), "{len}");
+        }
+        let without = GuestConfig { net: None, ..config };
+        assert_eq!(GuestConfig::decode(&without.encode()), Ok(without));
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! A step of PID 1 that failed: what the monitor is told of it.
 
+use alloc::{borrow::ToOwned, string::String};
+
 use crate::sys::{self, Errno};
 
 /// A step that failed.

@@ -1,7 +1,7 @@
 //! The way to the monitor: frames through an I/O port.
 #![allow(unsafe_code)]
 
-use compare_wire::{Frame, Kind, ports};
+use compare_wire::{Frame, GuestIdentity, Kind, ports};
 
 use crate::sys;
 
@@ -21,6 +21,14 @@ impl Monitor {
         // SAFETY: `open` was granted the port, and a child inherits that (ioperm(2)) until it
         // gives it up; what listens there takes bytes and nothing else.
         unsafe { sys::write_port(ports::FRAMES, &bytes[..len]) };
+    }
+
+    /// Asks who this machine is; none where it was not restored.
+    pub fn identity(&self) -> Option<GuestIdentity> {
+        let mut bytes = [0; GuestIdentity::SIZE];
+        // SAFETY: `open` was granted the port; the monitor only answers there.
+        unsafe { sys::read_port(ports::IDENTITY, &mut bytes) };
+        GuestIdentity::decode(&bytes).ok()
     }
 }
 

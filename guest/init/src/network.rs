@@ -1,19 +1,20 @@
 //! The guest's network: loopback, and one interface with a static neighbour, so that nothing is
 //! asked for and nothing waited for.
 
-use compare_net::{Control, Interface, Neighbour, Settings, StepError};
+use compare_syscall::{Control, Interface, Neighbour, Settings, StepError};
 use compare_wire::GuestNet;
 
 use crate::{failure::Failure, sys::Errno};
 
-/// Sets the network up.
-pub fn configure(net: &GuestNet) -> Result<(), Failure> {
-    let interface = Interface::new(&net.interface).map_err(|error| Failure {
-        step: format!("configure the network: {error}"),
+/// Sets the network up, with a new hardware address if one is given. Setting a new address takes the
+/// old one's routes and neighbours away.
+pub fn configure(net: &GuestNet, mac: Option<[u8; 6]>) -> Result<(), Failure> {
+    let interface = Interface::new(&net.interface).map_err(|_| Failure {
+        step: ["configure the network: use the name ", &net.interface].concat(),
         errno: Errno(libc::EINVAL),
     })?;
     let settings = Settings {
-        mac: None,
+        mac,
         address: net.address,
         prefix: net.prefix,
         neighbour: Some(Neighbour { address: net.gateway, mac: net.gateway_mac }),
@@ -25,7 +26,7 @@ pub fn configure(net: &GuestNet) -> Result<(), Failure> {
             control.configure(&interface, &settings)
         })
         .map_err(|StepError { step, errno }| Failure {
-            step: format!("configure the network: {step}"),
+            step: ["configure the network: ", step.as_str()].concat(),
             errno: Errno(errno),
         })
 }

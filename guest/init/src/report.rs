@@ -1,5 +1,7 @@
 //! What the guest knows of itself, for those who ask: `/proc/meminfo`, the kernel's release, CPUs.
 
+use alloc::borrow::ToOwned;
+
 use compare_wire::GuestReport;
 
 use crate::sys;
@@ -10,7 +12,9 @@ pub fn take() -> GuestReport {
     let meminfo = sys::read_file(c"/proc/meminfo", &mut buffer).unwrap_or(&[]);
     let mut name = [0; 65];
     GuestReport {
-        release: String::from_utf8_lossy(sys::kernel_release(&mut name)).into_owned(),
+        release: core::str::from_utf8(sys::kernel_release(&mut name))
+            .unwrap_or_default()
+            .to_owned(),
         cpus: sys::online_cpus(),
         total_kib: field(meminfo, b"MemTotal:"),
         available_kib: field(meminfo, b"MemAvailable:"),

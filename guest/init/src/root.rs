@@ -2,8 +2,8 @@
 //! systems every program expects, as the container has them. What a container masks to guard the
 //! host's kernel (parts of /proc and /sys) is left open here: this kernel is the workload's own.
 
+use alloc::ffi::CString;
 use core::ffi::CStr;
-use std::ffi::CString;
 
 use compare_wire::GuestConfig;
 
@@ -103,7 +103,8 @@ fn attach(mount: &Mount) -> Result<(), Failure> {
         Err(sys::Errno(libc::ENODEV)) => Ok(()),
         Err(sys::Errno(libc::ENOENT)) if made.is_err() => Ok(()),
         Err(errno) => {
-            Err(Failure { step: format!("mount {}", mount.target.to_string_lossy()), errno })
+            let target = mount.target.to_str().unwrap_or_default();
+            Err(Failure { step: ["mount ", target].concat(), errno })
         }
     }
 }
@@ -111,5 +112,5 @@ fn attach(mount: &Mount) -> Result<(), Failure> {
 /// A string of the configuration as the kernel takes it.
 pub fn c_string(text: &str) -> Result<CString, Failure> {
     CString::new(text)
-        .map_err(|_| Failure { step: format!("use {text:?}"), errno: sys::Errno(libc::EINVAL) })
+        .map_err(|_| Failure { step: ["use ", text].concat(), errno: sys::Errno(libc::EINVAL) })
 }

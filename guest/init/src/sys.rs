@@ -3,42 +3,16 @@
 //! own account. Numbers and meanings as in syscalls(2); registers as in syscall(2) for x86-64.
 #![allow(unsafe_code)]
 
-use core::{arch::asm, ffi::CStr};
+use core::{arch::asm, ffi::CStr, mem::MaybeUninit};
 
-/// An error number (errno(3)).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Errno(pub i32);
-
-/// What a system call gives.
-pub type Result<T> = core::result::Result<T, Errno>;
-
-/// A system call with up to five arguments.
-///
-/// # Safety
-/// The arguments are what this call demands; pointers are to memory it may use as it does.
-pub unsafe fn call(number: i64, arguments: [usize; 5]) -> Result<usize> {
-    let result: isize;
-    let [a, b, c, d, e] = arguments;
-    // SAFETY: `syscall` overwrites rax, rcx and r11 only; what the kernel does with the arguments
-    // is covered by this function's own contract.
-    unsafe {
-        asm!(
-            "syscall",
-            inlateout("rax") number as isize => result,
-            in("rdi") a, in("rsi") b, in("rdx") c, in("r10") d, in("r8") e,
-            lateout("rcx") _, lateout("r11") _,
-            options(nostack),
-        );
-    }
-    // The last page of numbers is errors.
-    if (-4095..0).contains(&result) { Err(Errno(-result as i32)) } else { Ok(result as usize) }
-}
+use compare_syscall::call;
+pub use compare_syscall::{Errno, Result};
 
 /// A system call whose arguments are numbers or pointers to live, properly sized memory of the
 /// caller: all of those below.
 macro_rules! call {
     ($number:ident $(, $argument:expr)*) => {{
-        let mut arguments = [0_usize; 5];
+        let mut arguments = [0_usize; 6];
         let given = [$($argument as usize),*];
         arguments[..given.len()].copy_from_slice(&given);
         // SAFETY: each wrapper below passes integers, and pointers made from references that live
@@ -87,7 +61,7 @@ pub fn read_file<'a>(path: &CStr, buffer: &'a mut [u8]) -> Result<&'a [u8]> {
 
 /// Length of a file.
 pub fn file_len(path: &CStr) -> Result<usize> {
-    let mut stat = core::mem::MaybeUninit::<libc::stat>::zeroed();
+    let mut stat = MaybeUninit::<libc::stat>::zeroed();
     call!(SYS_stat, path.as_ptr(), stat.as_mut_ptr())?;
     // SAFETY: stat(2) succeeded and has filled it in.
     Ok(unsafe { stat.assume_init() }.st_size as usize)
@@ -143,6 +117,31 @@ pub fn set_host_name(name: &[u8]) -> Result<()> {
 /// ioperm(2).
 pub fn allow_ports(from: u16, count: u16, on: bool) -> Result<()> {
     call!(SYS_ioperm, from, count, u8::from(on)).map(drop)
+}
+
+/// clock_settime(2) of CLOCK_REALTIME.
+pub fn set_clock(ns: u64) -> Result<()> {
+    let time = [(ns / 1_000_000_000) as i64, (ns % 1_000_000_000) as i64];
+    call!(SYS_clock_settime, libc::CLOCK_REALTIME, time.as_ptr()).map(drop)
+}
+
+/// `_IOW('R', 3, int[2])` and `_IO('R', 7)` of include/uapi/linux/random.h.
+const RNDADDENTROPY: u32 = 0x4008_5203;
+const RNDRESEEDCRNG: u32 = 0x5207;
+
+/// RNDADDENTROPY and RNDRESEEDCRNG of random(4): credits the seed, and has the generator start anew
+/// from it at once.
+pub fn seed_random(seed: &[u8; 32]) -> Result<()> {
+    // struct rand_pool_info: bits of entropy, bytes, the bytes.
+    let mut info = [0_u8; 8 + 32];
+    info[..4].copy_from_slice(&(8 * seed.len() as u32).to_ne_bytes());
+    info[4..8].copy_from_slice(&(seed.len() as u32).to_ne_bytes());
+    info[8..].copy_from_slice(seed);
+    let fd = open(c"/dev/urandom", libc::O_RDONLY)?;
+    let result = call!(SYS_ioctl, fd, RNDADDENTROPY, info.as_ptr())
+        .and_then(|_| call!(SYS_ioctl, fd, RNDRESEEDCRNG));
+    close(fd);
+    result.map(drop)
 }
 
 /// setsid(2).
@@ -245,7 +244,7 @@ pub fn drain_terminal(fd: Fd) {
 
 /// uname(2), the kernel release alone.
 pub fn kernel_release(buffer: &mut [u8; 65]) -> &[u8] {
-    let mut names = core::mem::MaybeUninit::<libc::utsname>::zeroed();
+    let mut names = MaybeUninit::<libc::utsname>::zeroed();
     let _ = call!(SYS_uname, names.as_mut_ptr());
     // SAFETY: all zeroes are a valid utsname, which is nothing but characters, and so is what
     // uname(2) writes.
@@ -264,6 +263,13 @@ pub fn online_cpus() -> u32 {
     mask.iter().map(|word| word.count_ones()).sum()
 }
 
+/// New memory for this process alone, all zero (mmap(2)).
+pub fn map_memory(bytes: usize) -> Result<*mut u8> {
+    let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
+    call!(SYS_mmap, 0, bytes, libc::PROT_READ | libc::PROT_WRITE, flags, -1_isize, 0)
+        .map(|address| address as *mut u8)
+}
+
 /// execve(2); comes back only with an error.
 ///
 /// # Safety
@@ -271,7 +277,7 @@ pub fn online_cpus() -> u32 {
 pub unsafe fn execute(path: &CStr, argv: *const *const u8, envp: *const *const u8) -> Errno {
     // SAFETY: the caller vouches for the arrays; the path is a C string.
     let result = unsafe {
-        call(libc::SYS_execve, [path.as_ptr() as usize, argv as usize, envp as usize, 0, 0])
+        call(libc::SYS_execve, [path.as_ptr() as usize, argv as usize, envp as usize, 0, 0, 0])
     };
     result.err().unwrap_or(Errno(libc::EINVAL))
 }
@@ -283,6 +289,12 @@ pub fn exit(code: i32) -> ! {
     }
 }
 
+/// Ends this process by SIGILL, which nobody takes for an exit of its own will.
+pub fn trap() -> ! {
+    // SAFETY: an undefined instruction touches nothing, and nothing comes after it.
+    unsafe { asm!("ud2", options(noreturn, nomem, nostack)) }
+}
+
 /// Runs `child` in a new process that shares this one's memory, on a stack of its own, while this
 /// one waits until the new one has called execve(2) or ended (clone(2) with CLONE_VM and
 /// CLONE_VFORK: the way of vfork(2), without copying page tables). Returns its process id.
@@ -290,7 +302,7 @@ pub fn exit(code: i32) -> ! {
 /// # Safety
 /// `child` never returns, and changes no memory in a way that this process does not expect.
 pub unsafe fn spawn<T>(
-    stack: &mut [u8],
+    stack: &mut [MaybeUninit<u8>],
     child: unsafe extern "C" fn(*mut T) -> !,
     argument: *mut T,
 ) -> Result<i32> {
@@ -336,5 +348,21 @@ pub unsafe fn write_port(port: u16, bytes: &[u8]) {
     for &byte in rest {
         // SAFETY: as above.
         unsafe { asm!("out dx, al", in("dx") port, in("al") byte, options(nostack, nomem)) };
+    }
+}
+
+/// Reads bytes from a port by one `rep insb`, which is one exit to the monitor.
+///
+/// # Safety
+/// The process may read from the port (ioperm(2)), and reading there has no other effect.
+pub unsafe fn read_port(port: u16, into: &mut [u8]) {
+    // SAFETY: the caller vouches for the port; `rep insb` writes rcx bytes from rdi on, which are
+    // those of `into`; the direction flag is clear as Rust code has it.
+    unsafe {
+        asm!(
+            "rep insb",
+            in("dx") port, inout("rdi") into.as_mut_ptr() => _, inout("rcx") into.len() => _,
+            options(nostack),
+        );
     }
 }

@@ -2,7 +2,7 @@
 //! capabilities.
 #![allow(unsafe_code)]
 
-use std::ffi::CString;
+use alloc::{borrow::ToOwned, ffi::CString, string::String, vec::Vec};
 
 use compare_wire::{DEFAULT_CAPABILITIES, GuestConfig, Kind};
 
@@ -42,7 +42,7 @@ pub fn start(config: &GuestConfig, monitor: &Monitor) -> Result<i32, Failure> {
     let environment = config
         .env
         .iter()
-        .map(|(name, value)| c_string(&format!("{name}={value}")))
+        .map(|(name, value)| c_string(&[name.as_str(), "=", value].concat()))
         .collect::<Result<Vec<_>, _>>()?;
     let mut plan = Plan {
         monitor,
@@ -53,11 +53,12 @@ pub fn start(config: &GuestConfig, monitor: &Monitor) -> Result<i32, Failure> {
         config,
         failure: None,
     };
-    let mut stack = vec![0_u8; STACK_BYTES];
+    // Left as it is, so that pages which are not needed are not touched.
+    let mut stack = Vec::with_capacity(STACK_BYTES);
     // SAFETY: `run` never returns; it writes nothing but `plan.failure`, which is read below, after
     // the child has ended or become another program. Plan and stack live until then, since this
     // process stands still meanwhile.
-    let spawned = unsafe { sys::spawn(&mut stack, run, &raw mut plan) };
+    let spawned = unsafe { sys::spawn(stack.spare_capacity_mut(), run, &raw mut plan) };
     // SAFETY: `plan` is this function's own and the child is done with it. Volatile, because the
     // compiler cannot see that the child wrote to it.
     let failure = unsafe { (&raw const plan.failure).read_volatile() };
@@ -65,10 +66,10 @@ pub fn start(config: &GuestConfig, monitor: &Monitor) -> Result<i32, Failure> {
         (Ok(pid), None) => Ok(pid),
         (Err(errno), _) => Err(Failure { step: "clone".to_owned(), errno }),
         (Ok(_), Some(("execve", errno))) => {
-            Err(Failure { step: format!("execve {program}"), errno })
+            Err(Failure { step: ["execve ", program].concat(), errno })
         }
         (Ok(_), Some(("chdir", errno))) => {
-            Err(Failure { step: format!("chdir {}", config.working_dir), errno })
+            Err(Failure { step: ["chdir ", &config.working_dir].concat(), errno })
         }
         (Ok(_), Some((step, errno))) => Err(Failure { step: step.to_owned(), errno }),
     }

@@ -4,7 +4,10 @@ use anyhow::Result;
 use compare_cgroup::Finding;
 use compare_image::Purpose;
 
-use crate::{exit::Code, place::Abilities};
+use crate::{
+    exit::Code,
+    place::{self, Abilities},
+};
 
 pub fn run(json: bool) -> Result<Code> {
     let abilities = Abilities::probe();
@@ -35,6 +38,7 @@ fn print_text(abilities: &Abilities, code: Code) {
     println!("microVM");
     print(&kvm_finding(abilities));
     abilities.microvm.iter().for_each(print);
+    print(&place::snapshots());
     println!("container, and the microVM's cgroup and network");
     abilities.container.iter().for_each(print);
     println!("set-up");
@@ -89,6 +93,7 @@ fn print_json(abilities: &Abilities, code: Code) -> Result<()> {
         "kvm": { "kind": abilities.kvm.kind, "checks": [finding(&kvm_finding(abilities))] },
         "container": list(&abilities.container),
         "microvm": list(&abilities.microvm),
+        "snapshots": [finding(&place::snapshots())],
         "setup": abilities.setup.iter().map(|(_, one)| finding(one)).collect::<Vec<_>>(),
     });
     println!("{}", serde_json::to_string_pretty(&whole)?);

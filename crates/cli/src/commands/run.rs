@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 use compare_lab::{Event, Lab, Request};
 use compare_runner::Cancel;
-use compare_spec::{Clock, HostKind, Outcome, Plan, Record, RunEvent};
+use compare_spec::{Clock, HostKind, Outcome, Plan, Record, RunEvent, StartMode};
 use tokio::{
     signal::unix::{SignalKind, signal},
     sync::mpsc,
@@ -39,13 +39,13 @@ pub fn run(arguments: Run) -> Result<Code> {
     Ok(code_of(&record))
 }
 
-/// Success is every planned trial of every backend, each of them `ok`.
+/// Success is every planned trial of every side, each of them `ok`.
 fn code_of(record: &Record) -> Code {
     let plan = &record.plan.spec;
     let ok = record.trials.iter().filter(|trial| trial.outcome == Outcome::Ok).count();
     if record.interrupted {
         Code::Interrupted
-    } else if ok == plan.backends.len() * plan.trials as usize {
+    } else if ok == plan.sides().len() * plan.trials as usize {
         Code::Success
     } else {
         Code::Failure
@@ -68,15 +68,24 @@ fn decide(arguments: &Run) -> Result<Plan> {
                     backends.push(name.as_str().to_owned());
                 }
             }
-            Plan {
+            let mut starts: Vec<StartMode> = Vec::new();
+            for mode in arguments.start.iter().map(|choice| StartMode::from(*choice)) {
+                if !starts.contains(&mode) {
+                    starts.push(mode);
+                }
+            }
+            let plan = Plan {
                 workload,
                 backends,
+                starts,
                 trials: arguments.trials,
                 warmup: arguments.warmup,
                 seed: arguments.seed,
                 host: HostKind::Local,
                 clock: Clock::Real,
-            }
+            };
+            plan.validate(name)?;
+            plan
         }
     };
     let choice = match (arguments.plan.is_some(), arguments.host, plan.host) {
@@ -270,5 +279,100 @@ impl Source {
             }
             Self::Lab(lab) => lab.close().await,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use compare_spec::{
+        Artefacts, CgroupMode, Digest, EventsNs, Image, KvmKind, Memory, Snapshot, Trial,
+    };
+
+    use super::*;
+
+    fn plan() -> Plan {
+        Plan {
+            workload: compare_image::load("nginx").unwrap(),
+            backends: vec!["container".to_owned(), "microvm".to_owned()],
+            starts: vec![StartMode::Cold, StartMode::Restored],
+            trials: 2,
+            warmup: 0,
+            seed: 1,
+            host: HostKind::Local,
+            clock: Clock::Real,
+        }
+    }
+
+    /// The record of a run in which all trials of these start modes went well.
+    fn record(modes: &[&str], more: RunEvent) -> Record {
+        let (kvm, cgroup) = (KvmKind::None, CgroupMode::None);
+        let host =
+            compare_probe::host_facts("/".as_ref(), HostKind::Local, Clock::Real, kvm, cgroup);
+        let mut collector = Collector::default();
+        collector.take(RunEvent::Begin {
+            host: Box::new(host),
+            artefacts: Artefacts::default(),
+            unavailable: Vec::new(),
+        });
+        collector.take(more);
+        for slot in plan().schedule() {
+            let side = &plan().sides()[slot.side];
+            if !modes.contains(&side.start.as_str()) {
+                continue;
+            }
+            let trial = Trial {
+                backend: side.backend.clone(),
+                start: side.start.clone(),
+                index: slot.index,
+                outcome: Outcome::Ok,
+                detail: None,
+                exit: None,
+                events_ns: EventsNs::default(),
+                memory: Memory::default(),
+                kernel_release: None,
+                guest: None,
+                confinement: None,
+                image_digest: Digest::of(b"tree"),
+                evidence: None,
+                output_tail: None,
+            };
+            let trial = Box::new(trial);
+            collector.take(RunEvent::Done { trial, warmup: false, unavailable: Vec::new() });
+        }
+        let image = Image {
+            digest: Digest::of(b"tree"),
+            tree: "/".into(),
+            erofs: "/dev/null".into(),
+            erofs_digest: Digest::of(b"erofs"),
+            erofs_bytes: 0,
+            uid: 0,
+            gid: 0,
+            groups: Vec::new(),
+        };
+        collector.finish(plan(), &image).unwrap()
+    }
+
+    #[test]
+    fn restored_trials_that_were_given_up_fail_the_run() {
+        let given_up = RunEvent::GivenUp {
+            backend: "microvm".to_owned(),
+            start: "restored".to_owned(),
+            left: 2,
+            reason: "there is no snapshot to restore: no room".to_owned(),
+        };
+        let record = record(&["cold"], given_up);
+        assert_eq!(code_of(&record), Code::Failure);
+        let missing = &record.unavailable[0];
+        assert_eq!(missing.backend.as_deref(), Some("microvm restored"));
+        assert!(missing.reason.contains("no room; the remaining 2 were not run"), "{missing:?}");
+    }
+
+    #[test]
+    fn every_start_mode_counts_towards_success() {
+        let snapshot =
+            Snapshot { backend: "microvm".to_owned(), ready_ns: 3, save_ns: 2, bytes: 1 };
+        let record = record(&["cold", "restored"], RunEvent::Saved { snapshot: snapshot.clone() });
+        assert_eq!(code_of(&record), Code::Success);
+        assert_eq!(record.snapshots, [snapshot]);
     }
 }

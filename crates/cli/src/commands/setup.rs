@@ -9,6 +9,7 @@ pub fn run(workload: &str) -> Result<Code> {
     let plan = Plan {
         workload: compare_image::load(workload)?,
         backends: vec!["container".to_owned(), "microvm".to_owned()],
+        starts: vec![compare_spec::StartMode::Cold],
         trials: 1,
         warmup: 0,
         seed: 1,

@@ -1,19 +1,24 @@
 //! The monitor: one process for one virtual machine. It reads its command line, takes over the
-//! descriptors it was given and follows the recipe in `compare_microvm::machine`.
+//! descriptors it was given and follows the recipe in `compare_microvm::machine` or
+//! `compare_microvm::restore`.
 #![allow(unsafe_code)]
 
 use std::{
+    convert::Infallible,
     io,
     os::fd::{AsFd, FromRawFd, OwnedFd, RawFd},
     process::exit,
     sync::Arc,
 };
 
+use compare_confine::{Room, jail::close_except};
 use compare_microvm::{
+    Error,
     args::{HELP, Invocation, VmmArgs, parse},
     ending::exit_code,
     frames::Frames,
-    machine::{self, Descriptors},
+    machine::{Descriptors, boot},
+    restore::restore,
 };
 use compare_wire::Kind;
 
@@ -27,6 +32,14 @@ fn main() {
             exit(exit_code::USAGE);
         }
     };
+    let inherited = [args.tap_fd, args.config_fd, args.frames_fd].into_iter().flatten();
+    let keep: Vec<RawFd> =
+        (0..=2).chain(inherited).chain(args.room_fds.into_iter().flatten()).collect();
+    // SAFETY: nothing has been opened yet, and what was passed on purpose is kept.
+    if let Err(error) = unsafe { close_except(&keep) } {
+        eprintln!("compare-vmm: {error}");
+        exit(exit_code::MONITOR_FAILED);
+    }
     let frames = match args.frames_fd.map(adopt).transpose() {
         Ok(pipe) => Arc::new(Frames::new(pipe)),
         Err(error) => {
@@ -35,7 +48,7 @@ fn main() {
         }
     };
     let failure = match descriptors(&args, frames.clone()) {
-        Ok(fds) => match machine::run(&args, fds) {
+        Ok(fds) => match run(&args, fds) {
             Ok(never) => match never {},
             Err(error) => error.chain(),
         },
@@ -46,6 +59,13 @@ fn main() {
     exit(exit_code::MONITOR_FAILED);
 }
 
+fn run(args: &VmmArgs, fds: Descriptors) -> Result<Infallible, Error> {
+    match &args.restore {
+        Some(directory) => restore(directory, args, fds),
+        None => boot(args, fds),
+    }
+}
+
 fn descriptors(args: &VmmArgs, frames: Arc<Frames>) -> io::Result<Descriptors> {
     Ok(Descriptors {
         control: io::stdin().as_fd().try_clone_to_owned()?.into(),
@@ -53,7 +73,12 @@ fn descriptors(args: &VmmArgs, frames: Arc<Frames>) -> io::Result<Descriptors> {
         frames,
         tap: args.tap_fd.map(adopt).transpose()?,
         config: args.config_fd.map(adopt).transpose()?,
+        room: args.room_fds.map(adopt_room).transpose()?,
     })
+}
+
+fn adopt_room([ipc, net, uts, mount]: [RawFd; 4]) -> io::Result<Room> {
+    Ok(Room::from_descriptors([adopt(ipc)?, adopt(net)?, adopt(uts)?, adopt(mount)?]))
 }
 
 /// Takes over an inherited descriptor.

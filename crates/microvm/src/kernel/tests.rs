@@ -72,6 +72,22 @@ fn segments_land_where_they_ask_whatever_their_alignment() {
 }
 
 #[test]
+fn a_bzimage_is_one_segment_with_its_header_in_the_zero_page() {
+    let bytes = crate::bzimage::tests::image();
+    let file = Scratch::new(&bytes);
+    let kernel = KernelFile::open(&file.0).unwrap();
+    let memory = memory::map(32 << 20).unwrap();
+    let expected = Kernel { entry: 0x100_0200, end: 0x130_0000 };
+    assert_eq!((kernel.load(&memory).unwrap(), kernel.end()), (expected, expected.end));
+    let mut seen = vec![0; 16_000];
+    memory.read_slice(&mut seen, GuestAddress(0x100_0000)).unwrap();
+    assert_eq!(seen, bytes[2048..]);
+    let magic: u32 = memory.read_obj(GuestAddress(layout::ZERO_PAGE + 0x202)).unwrap();
+    assert_eq!(magic, u32::from_le_bytes(*b"HdrS"));
+    assert!(problem(&bytes[..5000]).contains("cut short: 5000 bytes where 18048"));
+}
+
+#[test]
 fn what_is_no_kernel_is_told_apart() {
     assert!(problem(b"#!/bin/sh\n").contains("too short"));
     assert!(problem(&[0x4d; 4096]).contains("no 64-bit ELF"));

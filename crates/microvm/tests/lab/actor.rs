@@ -1,10 +1,20 @@
 //! The workload inside the guest: does one thing, by name.
+#![allow(unsafe_code)]
 
 use std::{
+    fs::File,
     io::{Read, Write},
     net::TcpListener,
+    os::{
+        fd::{AsRawFd, OwnedFd},
+        unix::fs::FileExt,
+    },
     process::exit,
     time::Duration,
+};
+
+use nix::sys::socket::{
+    AddressFamily, Backlog, SockFlag, SockType, VsockAddr, accept, bind, connect, listen, socket,
 };
 
 /// Plays a part; does not come back.
@@ -30,9 +40,14 @@ pub fn play(part: &str, argument: Option<&str>) -> ! {
             }
         }
         "serve" => serve(),
+        "identity" => identity(),
         "flood" => flood(),
         "cpus" => println!("cpus {}", std::thread::available_parallelism().map_or(0, usize::from)),
         "orphan" => orphan(),
+        "random" => random(),
+        "write" => write(),
+        "talk" => talk(),
+        "release" => release(),
         "halt" => {
             let _ = nix::sys::reboot::reboot(nix::sys::reboot::RebootMode::RB_HALT_SYSTEM);
         }
@@ -89,6 +104,25 @@ fn serve() {
     }
 }
 
+/// Tells whoever connects how many have, and who this machine is.
+fn identity() {
+    let listener = TcpListener::bind("0.0.0.0:80").expect("bind port 80");
+    for (stream, count) in listener.incoming().zip(1..) {
+        let mut random = [0; 16];
+        std::fs::File::open("/dev/urandom")
+            .and_then(|mut file| file.read_exact(&mut random))
+            .expect("random");
+        let host = std::fs::read_to_string("/proc/sys/kernel/hostname").expect("a host name");
+        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+        let _ = write!(
+            stream.expect("accept"),
+            "count {count}\nhost {host}random {random:02x?}\ntime {}\ncpus {}\n",
+            now.map_or(0, |now| now.as_millis()),
+            std::thread::available_parallelism().map_or(0, usize::from)
+        );
+    }
+}
+
 /// Prints more than is kept.
 fn flood() {
     let line = "flood ".repeat(20);
@@ -105,4 +139,68 @@ fn orphan() {
         std::mem::forget(child.expect("spawn"));
     }
     std::thread::sleep(Duration::from_millis(300));
+}
+
+/// Tells which source of entropy the kernel has chosen, and reads it.
+fn random() {
+    let read = |path| std::fs::read_to_string(path).expect("read /sys");
+    println!("source {}", read("/sys/class/misc/hw_random/rng_current").trim());
+    let mut device = File::open("/dev/hwrng").expect("open");
+    for _ in 0..2 {
+        let mut bytes = [0; 64];
+        device.read_exact(&mut bytes).expect("read");
+        println!("random {}", bytes.map(|byte| format!("{byte:02x}")).concat());
+    }
+}
+
+/// Reads the second disk, and writes and syncs something.
+fn write() {
+    let disk = File::options().read(true).write(true).open("/dev/vdb").expect("open");
+    let mut first = [0; 16];
+    disk.read_exact_at(&mut first, 0).expect("read");
+    println!("first {}", String::from_utf8_lossy(&first));
+    disk.write_all_at(&[b'w'; 8192], 512 << 10).expect("write");
+    disk.sync_all().expect("sync");
+    let past = disk.write_all_at(&[b'w'; 4096], 1 << 20).and_then(|()| disk.sync_all());
+    println!("past the end {}", past.is_err());
+}
+
+fn vsock() -> OwnedFd {
+    socket(AddressFamily::Vsock, SockType::Stream, SockFlag::empty(), None).expect("a socket")
+}
+
+/// Calls the host's port 5000, which a confined monitor refuses; then answers on port 6000, for each
+/// connection what came and how many there were.
+fn talk() {
+    let listener = vsock();
+    bind(listener.as_raw_fd(), &VsockAddr::new(libc::VMADDR_CID_ANY, 6000)).expect("bind");
+    listen(&listener, Backlog::new(4).expect("4")).expect("listen");
+    let caller = vsock();
+    let called = connect(caller.as_raw_fd(), &VsockAddr::new(libc::VMADDR_CID_HOST, 5000));
+    println!("called {called:?}");
+    println!("listening");
+    for count in 1.. {
+        use std::os::fd::FromRawFd;
+        let accepted = accept(listener.as_raw_fd()).expect("accept");
+        // SAFETY: accept(2) has just given this descriptor to nobody else.
+        let mut stream = File::from(unsafe { OwnedFd::from_raw_fd(accepted) });
+        let mut line = [0; 16];
+        let length = stream.read(&mut line).expect("read");
+        let mut random = [0; 8];
+        let source = File::open("/dev/hwrng").and_then(|mut file| file.read_exact(&mut random));
+        let text = String::from_utf8_lossy(&line[..length]);
+        let _ = write!(stream, "{count} {text} {} {random:02x?}", source.is_ok());
+    }
+}
+
+/// Uses 128 MiB, frees them when told that there is nothing left to do, and stays.
+fn release() {
+    let used = vec![1_u8; 128 << 20];
+    println!("used {}", used.iter().step_by(4096).map(|&byte| usize::from(byte)).sum::<usize>());
+    std::thread::sleep(Duration::from_secs(1));
+    drop(used);
+    println!("freed");
+    loop {
+        std::thread::sleep(Duration::from_secs(3600));
+    }
 }

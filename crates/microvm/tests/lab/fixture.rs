@@ -15,12 +15,14 @@ use compare_spec::{Digest, Exit, Image, Workload};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 /// Where files come from: an environment variable, or a name beside the test program.
-const FILES: [(&str, &str); 5] = [
+const FILES: [(&str, &str); 7] = [
     ("COMPARE_TEST_VMM", "compare-vmm"),
     ("COMPARE_TEST_KERNEL", "vmlinux"),
     ("COMPARE_TEST_INITRAMFS", "initramfs.cpio"),
     ("COMPARE_TEST_ROOT", "root.erofs"),
     ("COMPARE_TEST_KERNEL_SMP", "vmlinux-smp"),
+    ("COMPARE_TEST_HOSTILE", "hostile"),
+    ("COMPARE_TEST_BZIMAGE", "bzimage"),
 ];
 
 /// Everything a test needs.
@@ -29,6 +31,10 @@ pub struct Fixture {
     pub config: MicrovmConfig,
     /// Guest kernel for more than one CPU.
     pub smp: PathBuf,
+    /// A guest that does one misdeed, in place of a kernel (`guest/hostile`).
+    pub hostile: PathBuf,
+    /// A distribution's own kernel.
+    pub bzimage: PathBuf,
     /// Image that holds this program as `/actor`.
     pub image: Image,
     /// Where leaves are made.
@@ -66,6 +72,8 @@ impl Fixture {
         };
         let erofs = take(3)?;
         let smp = take(4)?;
+        let hostile = take(5)?;
+        let bzimage = take(6)?;
         if !nix::unistd::geteuid().is_root() {
             return Err("not root".to_owned());
         }
@@ -88,7 +96,7 @@ impl Fixture {
             gid: 0,
             groups: vec![],
         };
-        Ok(Self { config, smp, image, parent, next: std::cell::Cell::new(0) })
+        Ok(Self { config, smp, hostile, bzimage, image, parent, next: std::cell::Cell::new(0) })
     }
 
     /// A workload that has the actor play this part.
@@ -113,10 +121,20 @@ impl Fixture {
         image: &Image,
         workload: &Workload,
     ) -> Box<dyn Instance> {
+        self.start_by(&mut MicrovmBackend::new(config.clone()), image, workload)
+    }
+
+    /// Starts a workload by this backend.
+    pub fn start_by(
+        &self,
+        backend: &mut dyn Backend,
+        image: &Image,
+        workload: &Workload,
+    ) -> Box<dyn Instance> {
         let slot = self.next.replace(self.next.get() + 1);
         let name = format!("t{slot}");
         let request = StartRequest { name: &name, slot, workload, image, parent: &self.parent };
-        MicrovmBackend::new(config.clone())
+        backend
             .start(&request, Timeline::start())
             .unwrap_or_else(|error| panic!("{error}: {:?}", error.source))
     }
@@ -157,7 +175,7 @@ pub fn open_descriptors() -> usize {
 pub fn pump_until(
     instance: &mut dyn Instance,
     limit: Duration,
-    done: impl Fn(&mut dyn Instance) -> bool,
+    mut done: impl FnMut(&mut dyn Instance) -> bool,
 ) {
     let deadline = Instant::now() + limit;
     loop {

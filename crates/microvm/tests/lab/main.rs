@@ -4,14 +4,22 @@
 //!  lab prepare DIR INIT     here: makes DIR/root.erofs, with this very program in it, and DIR/initramfs.cpio
 //!  lab [NAME…]              in the emulated host: runs the tests; finds compare-vmm, vmlinux,
 //!                           initramfs.cpio and root.erofs beside itself, or by COMPARE_TEST_VMM,
-//!                           …_KERNEL, …_INITRAMFS, …_ROOT
+//!                           …_KERNEL, …_INITRAMFS, …_ROOT; likewise a second kernel for more CPUs
+//!                           (vmlinux-smp), one of a distribution (bzimage) and `guest/hostile`
+//!                           with COMPARE_SOAK=WORKLOAD also the long measurements (`soak`)
+//!  lab --kernel …           in place of a monitor, in one test: floods its output
 //!  /actor actor PART        in the guest: is the workload
 //! ```
 //! Where it cannot run it prints `SKIP: reason`; `COMPARE_REQUIRE=microvm` makes that a failure.
 
 mod actor;
+mod confined;
+mod devices;
 mod fixture;
+mod hostile;
 mod scenarios;
+mod snapshots;
+mod soak;
 
 use std::{path::Path, process::exit, time::Instant};
 
@@ -20,6 +28,7 @@ use fixture::{Fixture, open_descriptors};
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
+        ["--kernel", ..] => hostile::flooding_monitor(),
         ["actor", part] => actor::play(part, None),
         ["actor", part, argument] => actor::play(part, Some(argument)),
         ["prepare", directory, init] => {
@@ -41,7 +50,8 @@ fn main() {
     };
     let descriptors = open_descriptors();
     let (mut passed, mut failed) = (0, 0);
-    for (name, scenario) in scenarios::ALL {
+    let tests = [scenarios::ALL, devices::ALL, snapshots::ALL, hostile::ALL, confined::ALL];
+    for (name, scenario) in tests.into_iter().flatten().chain(soak::asked_for()) {
         if !wanted.is_empty() && !wanted.iter().any(|word| name.contains(word.as_str())) {
             continue;
         }

@@ -2,18 +2,19 @@
 
 use std::collections::BTreeSet;
 
-use compare_spec::{CgroupMode, Clock, Digest, HostFacts, KvmKind, Readiness, Unit};
-
-use crate::{
-    document::Block,
-    text::list,
-    view::{Side, View},
+use compare_spec::{
+    CgroupMode, Clock, Digest, HostFacts, KvmKind, Readiness, Side, Snapshot, Unit,
 };
+
+use crate::{document::Block, text::list, view::View};
 
 /// A probe may be coarser than 1 % of what it measures only up to this (docs/measurement.md).
 const FINE_PROBE_NS: u64 = 1_000_000;
 
-/// The host, then machine, run, image, readiness and kernels, one line each.
+/// The most snapshots told; the JSON holds the rest.
+const MAX_SNAPSHOTS: usize = 16;
+
+/// The host, then machine, run, image, readiness, kernels and snapshots, one line each.
 pub(super) fn facts(view: &View) -> [Block; 2] {
     let mut facts = vec![("machine", machine(&view.record.host)), ("run", run(view))];
     if let Some(image) = image(view) {
@@ -24,6 +25,17 @@ pub(super) fn facts(view: &View) -> [Block; 2] {
     if !kernels.is_empty() {
         facts.push(("kernel", kernels.join(", ")));
     }
+    // The monitor is the same in every start mode.
+    if let Some(confined) = view.sides.iter().find_map(|side| confinement(view, side)) {
+        facts.push(("confined", confined));
+    }
+    facts.extend(
+        view.record
+            .snapshots
+            .iter()
+            .take(MAX_SNAPSHOTS)
+            .map(|snapshot| ("snapshot", snapshot_costs(view, snapshot))),
+    );
     [Block::Host(host(view)), Block::Facts(facts)]
 }
 
@@ -217,6 +229,44 @@ fn readiness(view: &View) -> String {
             format!("{event}; probe resolution {resolution}")
         }
     }
+}
+
+/// What a snapshot took to make, which is in no figure of the trials that restored it.
+fn snapshot_costs(view: &View, snapshot: &Snapshot) -> String {
+    let quantity = |unit, value: u64| view.quantity(unit, value as f64);
+    format!(
+        "{} restores one made before the trials: ready after {}, saved in {}, {} on disk; restored \
+         instances share its pages through the host's page cache",
+        snapshot.backend,
+        quantity(Unit::Ns, snapshot.ready_ns),
+        quantity(Unit::Ns, snapshot.save_ns),
+        quantity(Unit::Bytes, snapshot.bytes),
+    )
+}
+
+/// What a guest that breaks out into its monitor would find.
+fn confinement(view: &View, side: &Side) -> Option<String> {
+    let confinement = view.trials(side).find_map(|trial| trial.confinement.as_ref())?;
+    let mut parts = Vec::new();
+    match confinement.namespaces.len() {
+        0 => parts.push("no namespaces of its own".to_owned()),
+        _ => parts.push(format!("own {} namespaces", list(&confinement.namespaces))),
+    }
+    if confinement.empty_root {
+        parts.push("empty root".to_owned());
+    }
+    parts.push(match confinement.capabilities {
+        0 => format!("user {}, no capabilities", confinement.uid),
+        set => format!("user {}, {} capabilities", confinement.uid, set.count_ones()),
+    });
+    parts.extend(confinement.filters.iter().map(|filter| {
+        format!(
+            "{} thread: {} system calls ({} BPF instructions)",
+            filter.thread, filter.system_calls, filter.instructions
+        )
+    }));
+    parts.extend(confinement.lacks.iter().map(|lack| format!("not to be had here: {lack}")));
+    Some(format!("{}'s monitor: {}", side.backend, parts.join("; ")))
 }
 
 /// The kernel a side's workload ran on, and whose it is.

@@ -1,13 +1,13 @@
 //! Memory: the figures users confuse, side by side, with what each one is.
 
-use compare_spec::Unit;
+use compare_spec::{Side, Unit};
 
 use super::startup::caption;
 use crate::{
     document::{Block, Cell, Column, Kind, Row, Table},
     figure::{Figure, MEMORY},
     units::{self, Scale},
-    view::{Side, View},
+    view::View,
 };
 
 /// The table of memory figures; nothing where none was taken.

@@ -1,13 +1,13 @@
 //! Start-up: when each event came, how the sides compare, and where the time went.
 
-use compare_spec::Unit;
+use compare_spec::{Side, Unit};
 
 use super::compared::{difference, is_clear, ratio, ready_verb};
 use crate::{
     document::{Block, Cell, Column, Kind, Row, Table},
     figure::{ENDING, PHASES},
     units::Scale,
-    view::{Side, View},
+    view::View,
 };
 
 /// The least trials whose span holds their median with 95 % probability: 1 − 2^(1−n) ≥ 0.95.

@@ -9,7 +9,7 @@ use crate::{
     figure,
     text::{clip, last_lines, list},
     units,
-    view::{Side, View},
+    view::View,
 };
 
 /// The most failed trials told one by one, and lines of output of each.
@@ -40,14 +40,13 @@ fn failures(view: &View) -> Vec<Block> {
     let mut blocks =
         vec![Block::Heading(format!("Failed trials: {count} of {all}, in no figure above"))];
     for trial in failed.iter().take(MAX_FAILURES) {
-        let side = Side { backend: trial.backend.clone(), start: trial.start.clone() };
         let detail =
             trial.detail.as_deref().map(|detail| format!(": {}", clip(detail, MAX_DETAIL)));
         let quote = trial.output_tail.as_deref().map(|tail| last_lines(tail, MAX_LINES));
         blocks.push(Block::Item {
             text: format!(
                 "{} trial {}: {}{}",
-                side.label(),
+                trial.side().label(),
                 trial.index,
                 outcome(trial.outcome),
                 detail.unwrap_or_default()

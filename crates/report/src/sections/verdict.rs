@@ -1,16 +1,12 @@
 //! The conclusion: one sentence for each side set against the base, made of measured figures only.
 
-use compare_spec::{Comparison, Unit};
+use compare_spec::{Comparison, Side, Unit};
 
 use super::{
     compared::{difference, is_clear, ready_verb},
     head::own_kernel,
 };
-use crate::{
-    document::Block,
-    units,
-    view::{Side, View},
-};
+use crate::{document::Block, units, view::View};
 
 /// The conclusion under its heading.
 pub(super) fn section(view: &View) -> Vec<Block> {

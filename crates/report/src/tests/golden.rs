@@ -1,10 +1,10 @@
 //! Golden files: what each report looks like. Read every change of them as a designer would.
 
-use compare_spec::{Digest, Outcome, Readiness, Trial, Unavailable};
+use compare_spec::{Digest, Outcome, Readiness, StartMode, Trial, Unavailable};
 use insta::assert_snapshot;
 
-use super::record::{container, crashed, lab, local, microvm, plan, record, sample};
-use crate::{Style, csv, json, markdown, schema, terminal};
+use super::record::{container, crashed, lab, local, microvm, plan, record, sample, with_restored};
+use crate::{Style, csv, json, markdown, schema, summarise, terminal};
 
 fn plain(record: &compare_spec::Record) -> String {
     terminal(record, Style::default())
@@ -122,17 +122,61 @@ fn doubtful() {
 /// A start mode other than cold is a column of its own.
 #[test]
 fn restored_stands_beside_cold() {
-    let mut trials = Vec::new();
-    for index in 0..6 {
-        let mut restored = microvm(index);
-        "restored".clone_into(&mut restored.start);
-        restored.events_ns.init = None;
-        restored.events_ns.exec = None;
-        restored.events_ns.ready = Some(6_310_000 + u64::from(index) * 9_000);
-        trials.extend([container(index), microvm(index), restored]);
-    }
-    let mut record = record(lab(), plan(&["container", "microvm"], 6), trials);
-    record.unavailable.clear();
+    assert_snapshot!(plain(&with_restored()));
+}
+
+#[test]
+fn restored_stands_beside_cold_in_markdown() {
+    assert_snapshot!(markdown(&with_restored()));
+}
+
+#[test]
+fn restored_is_a_column_of_every_form() {
+    let record = with_restored();
+    let rows: Vec<String> = csv(&record).lines().map(str::to_owned).collect();
+    assert!(
+        rows[3].contains(",microvm,restored,0,ok,2102000,3441700,4120000,,6310000,"),
+        "{}",
+        rows[3]
+    );
+    let json: serde_json::Value = serde_json::from_str(&json(&record)).unwrap();
+    assert_eq!(json["plan"]["spec"]["starts"], serde_json::json!(["cold", "restored"]));
+    assert_eq!(json["snapshots"][0]["bytes"], 31_457_280);
+    let compared = json["comparisons"].as_array().unwrap();
+    let of = |other: &str, figure: &str| {
+        compared.iter().any(|one| {
+            one["base"] == "container" && one["other"] == other && one["figure"] == figure
+        })
+    };
+    assert!(of("microvm restored", "ready") && of("microvm restored", "uss"));
+    assert!(of("microvm", "exec") && !of("microvm restored", "exec"));
+}
+
+/// Without a snapshot nothing was restored: the column stays, and the reason is told.
+#[test]
+fn restored_trials_that_were_given_up() {
+    let mut record = with_restored();
+    record.trials.retain(|trial| trial.start == "cold");
+    (record.summary, record.comparisons) = summarise(&record.trials, &record.plan.spec);
+    record.snapshots.clear();
+    record.unavailable = vec![Unavailable {
+        figure: "trials".to_owned(),
+        backend: Some("microvm restored".to_owned()),
+        reason: "there is no snapshot to restore: save it in /tmp/compare-7-9/microvm: no storage \
+                 space: set TMPDIR to a directory with room; the remaining 6 were not run"
+            .to_owned(),
+    }];
+    assert_snapshot!(plain(&record));
+}
+
+/// Only restored: the container is cold all the same, and the ratios are against it.
+#[test]
+fn restored_against_a_container() {
+    let mut record = with_restored();
+    record.plan.spec.starts = vec![StartMode::Restored];
+    record.plan.digest = record.plan.spec.digest();
+    record.trials.retain(|trial| trial.backend == "container" || trial.start == "restored");
+    (record.summary, record.comparisons) = summarise(&record.trials, &record.plan.spec);
     assert_snapshot!(plain(&record));
 }
 

@@ -6,7 +6,7 @@ use std::{fs, path::Path, sync::LazyLock};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
-use super::record::sample;
+use super::record::{sample, with_restored};
 use crate::{ReportError, Style, csv, json as to_json, markdown, read, read::parse, terminal};
 
 fn text_of(error: ReportError) -> String {
@@ -84,9 +84,13 @@ fn deep_nesting_is_an_error() {
     assert!(parse_text(&text).is_err());
 }
 
-/// The sample record, whose statistics take a moment to draw.
+/// The sample record with every optional field, whose statistics take a moment to draw.
 static SAMPLE: LazyLock<(String, Value)> = LazyLock::new(|| {
-    let text = to_json(&sample());
+    let restored = with_restored();
+    let mut record = sample();
+    record.plan.spec.starts = restored.plan.spec.starts;
+    record.snapshots = restored.snapshots;
+    let text = to_json(&record);
     let value = serde_json::from_str(&text).unwrap();
     (text, value)
 });

@@ -1,9 +1,9 @@
 //! Records built by hand.
 
 use compare_spec::{
-    Artefacts, CgroupMode, Clock, Digest, EventsNs, Exit, GuestFacts, HostFacts, HostKind,
-    ImageRecord, KvmKind, Memory, Outcome, Plan, PlanRecord, ProbeRecord, Record, SCHEMA,
-    ToolRecord, Trial, Unavailable, Workload,
+    Artefacts, CgroupMode, Clock, Confinement, Digest, EventsNs, Exit, FilterSize, GuestFacts,
+    HostFacts, HostKind, ImageRecord, KvmKind, Memory, Outcome, Plan, PlanRecord, ProbeRecord,
+    Record, SCHEMA, Snapshot, StartMode, ToolRecord, Trial, Unavailable, Workload,
 };
 
 use crate::summarise;
@@ -22,6 +22,7 @@ pub(super) fn plan(backends: &[&str], trials: u32) -> Plan {
     Plan {
         workload: Workload::parse("nginx", NGINX).unwrap(),
         backends: backends.iter().map(|name| (*name).to_owned()).collect(),
+        starts: vec![StartMode::Cold],
         trials,
         warmup: 1,
         seed: 1,
@@ -61,6 +62,7 @@ pub(super) fn container(index: u32) -> Trial {
         },
         kernel_release: Some(HOST_KERNEL.to_owned()),
         guest: None,
+        confinement: None,
         image_digest: Digest::of(b"image"),
         evidence: Some("HTTP/1.1 200 OK".to_owned()),
         output_tail: None,
@@ -93,6 +95,19 @@ pub(super) fn microvm(index: u32) -> Trial {
         },
         kernel_release: Some("6.1.192".to_owned()),
         guest: Some(GuestFacts { ram_bytes: 128 << 20, ..GuestFacts::default() }),
+        confinement: Some(Confinement {
+            namespaces: ["ipc", "net", "uts", "mount"].map(str::to_owned).to_vec(),
+            empty_root: true,
+            uid: 1_879_049_000,
+            gid: 1_879_049_000,
+            capabilities: 0,
+            no_new_privileges: true,
+            filters: vec![
+                FilterSize { thread: "vcpu".to_owned(), system_calls: 30, instructions: 67 },
+                FilterSize { thread: "devices".to_owned(), system_calls: 33, instructions: 63 },
+            ],
+            lacks: Vec::new(),
+        }),
         ..container(index)
     }
 }
@@ -185,6 +200,7 @@ pub(super) fn record(host: HostFacts, plan: Plan, trials: Vec<Trial>) -> Record 
         artefacts: Artefacts::default(),
         probe: ProbeRecord { resolution_ns: 50_000 },
         trials,
+        snapshots: Vec::new(),
         summary,
         comparisons,
         unavailable: vec![
@@ -212,4 +228,35 @@ pub(super) fn record(host: HostFacts, plan: Plan, trials: Vec<Trial>) -> Record 
 pub(super) fn sample() -> Record {
     let trials = vec![container(0), microvm(0), crashed(1), container(1), container(2), microvm(2)];
     record(lab(), plan(&["container", "microvm"], 3), trials)
+}
+
+/// The trial of a microVM that was restored: no `exec`, and memory that it shares.
+fn restored(index: u32) -> Trial {
+    let mut trial = microvm(index);
+    "restored".clone_into(&mut trial.start);
+    let events = &mut trial.events_ns;
+    events.init = Some(4_120_000 + u64::from(index) * 7_000);
+    events.exec = None;
+    events.ready = Some(6_310_000 + u64::from(index) * 9_000);
+    trial.memory.pss_bytes = Some(21_233_664);
+    trial.memory.uss_bytes = Some(9_437_184);
+    trial.memory.cgroup_current_bytes = Some(12_582_912);
+    trial.memory.cgroup_peak_bytes = Some(12_582_912);
+    trial
+}
+
+/// Six trials each of a container, a microVM and a restored one.
+pub(super) fn with_restored() -> Record {
+    let trials = (0..6).flat_map(|index| [container(index), microvm(index), restored(index)]);
+    let mut plan = plan(&["container", "microvm"], 6);
+    plan.starts = vec![StartMode::Cold, StartMode::Restored];
+    let mut record = record(lab(), plan, trials.collect());
+    record.unavailable.clear();
+    record.snapshots = vec![Snapshot {
+        backend: "microvm".to_owned(),
+        ready_ns: 80_120_400,
+        save_ns: 12_345_600,
+        bytes: 31_457_280,
+    }];
+    record
 }
