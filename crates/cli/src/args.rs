@@ -163,7 +163,7 @@ pub enum Lab {
         #[arg(long, value_name = "WORKLOAD")]
         workload: Option<String>,
         /// What time is counted in
-        #[arg(long, default_value = "real")]
+        #[arg(long, default_value = "instructions")]
         clock: ClockChoice,
         /// Program and arguments
         #[arg(last = true, required = true)]

@@ -219,9 +219,7 @@ fn die_with_parent() -> io::Result<()> {
 fn arguments(files: &LabFiles, clock: Clock, console: i32) -> Vec<String> {
     let (accelerator, cpus) = match clock {
         Clock::Instructions => ("tcg,thread=single", "1"),
-        // One thread for both CPUs: on two of its own, guests with several virtual CPUs have had the
-        // emulated machine stand still or corrupt its memory (docs/lab.md).
-        Clock::Real => ("tcg,thread=single", "2"),
+        Clock::Real => ("tcg,thread=multi", "2"),
     };
     let path = |path: &Path| path.display().to_string().replace(',', ",,");
     let mut arguments: Vec<String> = [

@@ -33,8 +33,8 @@ use crate::{
     watch::Watch,
 };
 
-/// Stack of the threads besides the first: they nest few calls.
-const STACK_BYTES: usize = 64 << 10;
+/// Stack of the threads besides the first. Saving takes the most: whole states of a CPU pass by value.
+const STACK_BYTES: usize = 256 << 10;
 
 /// What a recipe puts together.
 pub struct Parts {

@@ -185,7 +185,9 @@ pub fn pump_until(
         }
         assert!(
             Instant::now() < deadline,
-            "not within {limit:?}; output:\n{}",
+            "not within {limit:?}; {:?}; threads:\n{}output:\n{}",
+            instance.timeline().events(),
+            threads(instance),
             instance.output().tail()
         );
         let fds = instance.fds();
@@ -193,6 +195,21 @@ pub fn pump_until(
             fds.iter().map(|fd| PollFd::new(fd.as_fd(), PollFlags::POLLIN)).collect();
         let _ = poll(&mut polled, PollTimeout::from(100_u8));
     }
+}
+
+/// Where the threads of an instance are: name, state and CPU time, place in the kernel.
+fn threads(instance: &dyn Instance) -> String {
+    let read = |path: PathBuf| std::fs::read_to_string(path).unwrap_or_default();
+    let mut text = String::new();
+    for process in instance.leaf().procs().unwrap_or_default() {
+        let tasks = std::fs::read_dir(format!("/proc/{process}/task"));
+        for task in tasks.into_iter().flatten().flatten().map(|task| task.path()) {
+            let (stat, syscall) = (read(task.join("stat")), read(task.join("syscall")));
+            let stack = read(task.join("stack"));
+            text += &format!("{}{}{stack}", stat, syscall);
+        }
+    }
+    text
 }
 
 /// Makes the files that the tests need and that cannot be made in the emulated host: the image and

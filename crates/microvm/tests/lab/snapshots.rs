@@ -73,7 +73,9 @@ fn save(fixture: &Fixture, backend: &mut MicrovmBackend, workload: &Workload) {
     let template = backend.template().expect("restoring needs a template");
     let mut instance = fixture.start_by(template.backend, &fixture.image, workload);
     assert_eq!(ask(instance.as_mut()).count, 1);
-    instance.save(&template.directory).expect("save");
+    if let Err(error) = instance.save(&template.directory) {
+        panic!("{error}\n{}", instance.output().tail());
+    }
     instance.stop(Duration::ZERO).expect("stop");
 }
 
