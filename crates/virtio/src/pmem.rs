@@ -100,8 +100,8 @@ mod tests {
     use super::*;
     use crate::{
         driver::{
-            BUFFERS, Driver, Entry, VERSION_1, assert_a_turn_ends, assert_hostile_queues_break,
-            assert_noise_is_survived,
+            BUFFERS, Driver, Entry, RAM, VERSION_1, assert_a_turn_ends,
+            assert_hostile_queues_break, assert_noise_is_survived,
         },
         hostile::assert_any_driver_is_survived,
     };
@@ -133,6 +133,71 @@ mod tests {
         assert!(!driver.is_broken());
         driver.request(0, &[(BUFFERS, 3, false), (BUFFERS + 64, 4, true)]);
         assert!(driver.is_broken());
+    }
+
+    /// Flushes no device may follow: each breaks it, with no answer given and nothing used.
+    #[test]
+    fn flushes_with_bad_descriptors_break_the_device() {
+        let (kind, answer) = (BUFFERS, BUFFERS + 64);
+        let no_type: &[&[(u64, u32, bool)]] = &[
+            &[(answer, 4, true)],                   // nothing but room
+            &[(kind, 3, false), (answer, 4, true)], // part of a type
+            &[(kind, 1, false), (kind, 2, false), (answer, 4, true)],
+        ];
+        let no_room: &[&[(u64, u32, bool)]] = &[
+            &[(kind, 4, false)],
+            &[(kind, 4, false), (answer, 3, true)],
+            &[(kind, 4, false), (answer, 1, true), (answer + 1, 2, true)],
+        ];
+        let elsewhere: &[&[(u64, u32, bool)]] = &[
+            &[(answer, 4, true), (kind, 4, false)], // the answer before the question
+            &[(kind, 0, false), (answer, 4, true)],
+            &[(kind, 4, false), (answer, 0, true)],
+            &[(RAM, 4, false), (answer, 4, true)],
+            &[(RAM - 2, 4, false), (answer, 4, true)],
+            &[(kind, 4, false), (RAM, 4, true)],
+            &[(kind, 4, false), (RAM - 2, 4, true)],
+            &[(kind, 4, false), (START, 4, true)], // where no memory was lent to the device
+            &[(u64::MAX - 1, 4, false), (answer, 4, true)],
+            &[(kind, 4, false), (answer, u32::MAX, true)],
+        ];
+        for (number, parts) in [no_type, no_room, elsewhere].into_iter().flatten().enumerate() {
+            let mut driver = driver();
+            driver.put(kind, &[0; 4]);
+            driver.put(answer, &[7; 4]);
+            driver.request(0, parts);
+            assert!(driver.is_broken(), "{number}: {parts:?}");
+            assert_eq!(driver.used(0).0, 0, "{number}: {parts:?}");
+            // It takes no more until it is reset, and all after.
+            driver.request(0, &[(kind, 4, false), (answer, 4, true)]);
+            assert_eq!(driver.used(0).0, 0, "{number}: {parts:?}");
+            driver.bring_up(VERSION_1, 1);
+            driver.request(0, &[(kind, 4, false), (answer, 4, true)]);
+            assert_eq!((driver.used(0), driver.bytes(answer, 4)), ((1, 0, 4), vec![0; 4]));
+        }
+    }
+
+    #[test]
+    fn a_flush_in_pieces_is_a_flush() {
+        let mut driver = driver();
+        driver.put(BUFFERS, &[0; 8]);
+        driver.put(BUFFERS + 64, &[7; 8]);
+        let (one, rest) = ((BUFFERS, 1, false), (BUFFERS + 4, 3, false));
+        driver.request(0, &[one, rest, (BUFFERS + 64, 3, true), (BUFFERS + 68, 4, true)]);
+        assert_eq!(driver.used(0), (1, 0, 4));
+        assert_eq!(driver.bytes(BUFFERS + 64, 8), [0, 0, 0, 7, 0, 7, 7, 7]);
+    }
+
+    /// More than a type: what lies behind it is not looked at, and not written to.
+    #[test]
+    fn a_long_flush_is_a_flush() {
+        let mut driver = driver();
+        driver.put(BUFFERS, &[0; 4]);
+        driver.put(BUFFERS + 4, &[0xff; 60]);
+        driver.put(BUFFERS + 64, &[7; 64]);
+        driver.request(0, &[(BUFFERS, 64, false), (BUFFERS + 64, 64, true)]);
+        assert_eq!(driver.used(0), (1, 0, 4));
+        assert_eq!(driver.bytes(BUFFERS + 64, 64), [vec![0; 4], vec![7; 60]].concat());
     }
 
     #[test]
