@@ -20,12 +20,25 @@ const EROFS_SUPER_MAGIC_V1: u32 = 0xE0F5_E1E2;
 /// Images are whole blocks, so that a disk of 512-byte sectors holds them exactly.
 const BLOCK: u64 = 4096;
 
+/// Where the bytes of files lie.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Layout {
+    /// The end of a file behind its inode, where it fits.
+    Packed,
+    /// All of a file in blocks of its own, as DAX needs (mkfs.erofs(1), `noinline_data`).
+    InPlace,
+}
+
 /// Makes `image` from the tree `directory` and returns the digest and length of its bytes.
-pub(crate) fn make(directory: &Path, image: &Path) -> Result<(Digest, u64)> {
+pub(crate) fn make(directory: &Path, image: &Path, layout: Layout) -> Result<(Digest, u64)> {
     // No extended attributes (-x-1), no times (-T0), a fixed UUID, everything owned by root: what
     // is left is decided by names, types, modes and contents alone.
     let mut mkfs = command("mkfs.erofs");
-    mkfs.args(["-x-1", "-T0", "-U", UUID, "--all-root"]).arg(image).arg(directory);
+    mkfs.args(["-x-1", "-T0", "-U", UUID, "--all-root"]);
+    if layout == Layout::InPlace {
+        mkfs.arg("-Enoinline_data");
+    }
+    mkfs.arg(image).arg(directory);
     run(&mut mkfs)?;
     let length = std::fs::metadata(image).at("read", image)?.len();
     if !length.is_multiple_of(BLOCK) {
@@ -90,7 +103,7 @@ mod tests {
                 }
             }
             let image = folder.path().join(format!("{name}.erofs"));
-            let (digest, length) = make(&tree, &image).unwrap();
+            let (digest, length) = make(&tree, &image, Layout::Packed).unwrap();
             assert_eq!((length % 4096, length), (0, fs::metadata(&image).unwrap().len()));
             check(&image, length, folder.path()).unwrap();
             digests.push(digest);

@@ -16,7 +16,7 @@ use crate::{
     apt::{Apt, Control, download, unpack},
     cache::{Cache, Kind, Recipe, remove_tree},
     copy::copy_tree,
-    erofs,
+    erofs::{self, Layout},
     error::{At, Error, Result},
     manifest::{read_manifest, write_manifest},
     prepare::distribution,
@@ -224,7 +224,8 @@ fn make_disk(entries: &[(&str, &Path)], staging: &Path) -> Result<()> {
             root.copy(Path::new(name), mode(&facts), &path)?;
         }
     }
-    let (erofs_digest, erofs_bytes) = erofs::make(&tree, &staging.join("disk.erofs"))?;
+    let (erofs_digest, erofs_bytes) =
+        erofs::make(&tree, &staging.join("disk.erofs"), Layout::Packed)?;
     remove_tree(&tree).at("remove", &tree)?;
     write_manifest(staging, &DiskManifest { erofs_digest, erofs_bytes })
 }

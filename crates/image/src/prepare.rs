@@ -16,7 +16,8 @@ use compare_spec::{Digest, Image, ImageSource, Workload};
 use crate::{
     cache::{Cache, Kind, Recipe},
     copy::copy_tree,
-    elf, erofs,
+    elf,
+    erofs::{self, Layout},
     error::{At, Error, Result},
     manifest::{Manifest, PackageVersion, read_manifest, write_manifest},
     packages,
@@ -217,7 +218,7 @@ fn make(
 
     progress.detail("making the root disk");
     let facts = tree_digest(&tree)?;
-    let (erofs_digest, erofs_bytes) = erofs::make(&tree, &staging.join(EROFS))?;
+    let (erofs_digest, erofs_bytes) = erofs::make(&tree, &staging.join(EROFS), Layout::Packed)?;
     write_manifest(
         staging,
         &Manifest {
