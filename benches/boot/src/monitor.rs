@@ -214,6 +214,7 @@ fn config_archive(part: &str) -> io::Result<OwnedFd> {
     let config = GuestConfig {
         root: "/dev/vda".to_owned(),
         root_type: "erofs".to_owned(),
+        root_options: String::new(),
         hostname: "boot".to_owned(),
         command: vec!["/hello".to_owned(), part.to_owned()],
         env: Vec::new(),

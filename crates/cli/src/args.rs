@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
-use compare_spec::{Bytes, Clock, Span, StartMode};
+use compare_spec::{Bytes, Clock, RootDevice, Span, StartMode};
 
 const ABOUT: &str = "Boots the same workload as a container and inside a microVM, and says what the difference costs";
 
@@ -72,7 +72,7 @@ pub struct Run {
     #[arg(long, short, required_unless_present = "plan", conflicts_with = "plan")]
     pub workload: Option<String>,
     /// Run the plan of a saved record, or a saved plan, again
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["trials", "warmup", "seed", "backend", "start", "memory", "timeout"])]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["trials", "warmup", "seed", "backend", "start", "microvm_root", "memory", "timeout"])]
     pub plan: Option<PathBuf>,
     /// Measured trials of each backend in each start mode
     #[arg(long, short = 'n', default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=100_000))]
@@ -90,6 +90,10 @@ pub struct Run {
     /// always starts cold
     #[arg(long, value_name = "MODE", value_delimiter = ',', default_values = ["cold"])]
     pub start: Vec<StartChoice>,
+    /// What the root disk is to a microVM: `blk`, a block device, or `pmem`, persistent memory used in
+    /// place (DAX); such a one is called `microvm-pmem` in every table, and always starts cold
+    #[arg(long, value_name = "DEVICE", default_value = "blk")]
+    pub microvm_root: RootChoice,
     /// Where to run: `auto` takes this host where KVM can run Linux, else the emulated one
     #[arg(long, default_value = "auto")]
     pub host: HostChoice,
@@ -198,6 +202,24 @@ pub enum StartChoice {
     /// From a snapshot of a microVM whose workload was ready, made once before the trials; for
     /// workloads whose readiness is `tcp` or `http`
     Restored,
+}
+
+/// What a microVM's root disk is to it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum RootChoice {
+    /// A virtio block device
+    Blk,
+    /// Virtio persistent memory, mapped from the host's page cache
+    Pmem,
+}
+
+impl From<RootChoice> for RootDevice {
+    fn from(choice: RootChoice) -> Self {
+        match choice {
+            RootChoice::Blk => Self::Blk,
+            RootChoice::Pmem => Self::Pmem,
+        }
+    }
 }
 
 impl From<StartChoice> for StartMode {

@@ -7,7 +7,7 @@ use compare_backend::Backend;
 use compare_cgroup::{Hierarchy, Parent};
 use compare_container::ContainerBackend;
 use compare_lab::Paths;
-use compare_microvm::{MicrovmBackend, MicrovmConfig};
+use compare_microvm::{MicrovmBackend, MicrovmConfig, args::DeviceArgs};
 use compare_runner::{Cancel, Scratch, Setting};
 use compare_spec::{Image, Plan, RunEvent, Side, StartMode};
 
@@ -97,8 +97,11 @@ fn backends(
     for Side { backend, start } in plan.sides() {
         match (backend.as_str(), start.as_str(), scratch) {
             ("container", "cold", _) => backends.push(Box::new(ContainerBackend::new())),
-            ("microvm", "cold", _) => {
-                backends.push(Box::new(MicrovmBackend::new(config.clone())));
+            ("microvm" | "microvm-pmem", "cold", _) => {
+                let devices =
+                    DeviceArgs { root_device: plan.microvm_root, ..DeviceArgs::default() };
+                let backend = MicrovmBackend::new(config.clone()).with_devices(devices);
+                backends.push(Box::new(backend));
             }
             ("microvm", "restored", Some(scratch)) => {
                 let directory = scratch.path().join(&backend);

@@ -9,7 +9,7 @@ use std::{
 use anyhow::{Context, Result};
 use compare_image::{Cache, Kind, Options, Progress};
 use compare_lab::{LabFiles, Paths, inside::DISK};
-use compare_spec::{HostKind, Image, Plan, Workload};
+use compare_spec::{HostKind, Image, Plan, RootDevice, Workload};
 
 use crate::{
     exit::{Code, coded},
@@ -83,21 +83,29 @@ pub fn prepare(plan: &Plan, kernel: Option<&Path>, progress: &dyn Progress) -> R
         paths.artefacts.init = Some(compare_image::file_digest(&init)?);
         paths.artefacts.vmm = Some(compare_image::file_digest(&paths.vmm)?);
     }
-    let image = image(&cache, &plan.workload, progress)?;
+    let image = image(&cache, plan, progress)?;
     let lab = (plan.host == HostKind::Lab)
         .then(|| lab_run(&cache, &image, &mut paths, progress))
         .transpose()?;
     Ok(Prepared { image, paths, lab })
 }
 
-fn image(cache: &Cache, workload: &Workload, progress: &dyn Progress) -> Result<Image> {
+fn image(cache: &Cache, plan: &Plan, progress: &dyn Progress) -> Result<Image> {
     let own = env::current_exe().context("cannot tell where this program lies")?;
     let programs = own.parent().context("this program lies nowhere")?;
-    let prepared =
-        compare_image::prepare(cache, workload, &Options { programs, refresh: false }, progress)?;
+    let prepared = compare_image::prepare(
+        cache,
+        &plan.workload,
+        &Options { programs, refresh: false },
+        progress,
+    )?;
+    let image = match plan.microvm_root {
+        RootDevice::Blk => prepared.image,
+        RootDevice::Pmem => compare_image::in_place(cache, &prepared.image, progress)?,
+    };
     // Both shapes are what the digest says, or there is no comparison.
-    compare_image::verify(&prepared.image)?;
-    Ok(prepared.image)
+    compare_image::verify(&image)?;
+    Ok(image)
 }
 
 fn lab_run(
@@ -175,6 +183,7 @@ pub fn prepare_files(
             workload: workload.clone(),
             backends: vec!["microvm".to_owned()],
             starts: vec![compare_spec::StartMode::Cold],
+            microvm_root: RootDevice::default(),
             trials: 1,
             warmup: 0,
             seed: 1,

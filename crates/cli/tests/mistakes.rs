@@ -51,6 +51,8 @@ fn wrong_options_are_usage_errors() {
         &["run", "--plan", "x", "--seed", "2"],
         &["run", "--plan", "x", "--start", "restored"],
         &["run", "--workload", "nginx", "--start", "cold,"],
+        &["run", "--workload", "nginx", "--microvm-root", "nvme"],
+        &["run", "--plan", "x", "--microvm-root", "pmem"],
         &["agent"],
         &["run", "--plan", "Cargo.toml"],
     ] {
@@ -70,6 +72,15 @@ fn start_modes_that_make_no_sense_name_the_remedy() {
     assert!(said.contains("always starts cold") && said.contains("`microvm`"), "{said}");
     let help = support::run(&["run", "--help"]);
     assert!(help.stdout.contains("`cold,restored` for a column of each"), "{}", help.stdout);
+}
+
+#[test]
+fn root_disks_that_cannot_be_are_refused_with_the_reason() {
+    let pmem = ["run", "--workload", "nginx", "--microvm-root", "pmem"];
+    let said = error(&[&pmem[..], &["--start", "cold,restored"]].concat(), 2);
+    assert!(said.contains("`microvm_root`") && said.contains("`cold` only"), "{said}");
+    let said = error(&[&pmem[..], &["--backend", "container"]].concat(), 2);
+    assert!(said.contains("`microvm_root`") && said.contains("`microvm`"), "{said}");
 }
 
 #[test]
@@ -113,7 +124,9 @@ fn the_schema_is_json() {
     // Records and plans of earlier versions have neither.
     assert!(!required(&schema, "snapshots"));
     let plan = &schema["$defs"]["Plan"];
-    assert!(plan["properties"]["starts"].is_object() && !required(plan, "starts"), "{plan}");
+    for later in ["starts", "microvm_root"] {
+        assert!(!plan["properties"][later].is_null() && !required(plan, later), "{plan}");
+    }
 }
 
 /// The doctor's verdict is its exit code, and both forms agree.

@@ -25,6 +25,8 @@ usage: compare-vmm --kernel FILE --initramfs FILE --memory SIZE [OPTION…]
   --memory SIZE         RAM of the guest: 128MiB
   --vcpus N             virtual CPUs, 1 to 32 (1)
   --disk FILE           read-only disk, /dev/vda in the guest
+  --root-device KIND    what the disk is: blk, or pmem: /dev/pmem0, memory the guest
+                        uses in place; such a machine cannot be saved (blk)
   --disk-bytes N        length the disk must have
   --tap-fd N            tap device (IFF_NO_PI, IFF_VNET_HDR), eth0 in the guest
   --mac XX:XX:…         hardware address of eth0
@@ -165,8 +167,7 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Invocation
             return Err(UsageError(format!("{name} is missing")));
         }
     }
-    let memory = args.restore.is_none().then_some(args.memory);
-    args.devices.check(memory, args.save_to.is_some())?;
+    args.devices.check(&args)?;
     Ok(Invocation::Run(Box::new(args)))
 }
 

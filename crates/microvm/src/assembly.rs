@@ -1,17 +1,16 @@
-//! What booting and restoring a machine have in common: opening its disk, connecting its devices to KVM
-//! and to the event loop, and setting everything in motion.
+//! What booting and restoring a machine have in common: connecting its devices to KVM and to the event
+//! loop, and setting everything in motion.
 
 use std::{
     convert::Infallible,
     fs::File,
     io,
-    path::Path,
     sync::{Arc, Mutex},
     thread,
 };
 
 use compare_confine::{Room, seccomp::Filter};
-use compare_virtio::{Device, Memory, block::Block, transport::Transport};
+use compare_virtio::{Device, Memory, transport::Transport};
 use compare_wire::Kind;
 use kvm_ioctls::VcpuFd;
 use virtio_bindings::virtio_mmio::VIRTIO_MMIO_QUEUE_NOTIFY;
@@ -160,22 +159,6 @@ impl Assembly {
         bus.frames.hold(Kind::Kernel, 0, &[]);
         let ending = vcpu::run(0, &mut first, &bus);
         end(&bus, &ending)
-    }
-}
-
-/// Opens a disk, which must have the expected length if one is given.
-///
-/// # Errors
-/// It cannot be read or is of another length.
-pub fn open_disk(path: &Path, expected: Option<u64>) -> Result<Block, Error> {
-    let failed = |attempt| move |source| Error::File { attempt, path: path.to_owned(), source };
-    let file = File::open(path).map_err(failed("open the disk"))?;
-    let actual = file.metadata().map_err(failed("read the length of"))?.len();
-    match expected {
-        Some(expected) if expected != actual => {
-            Err(Error::DiskLength { path: path.to_owned(), actual, expected })
-        }
-        _ => Ok(Block::new(file, actual)),
     }
 }
 

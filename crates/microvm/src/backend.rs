@@ -20,7 +20,7 @@ use compare_cgroup::{
 };
 use compare_confine::Room;
 use compare_net::{Addressing, Interface, Tap};
-use compare_spec::Bytes;
+use compare_spec::{Bytes, RootDevice};
 use compare_wire::{Frame, GuestConfig, GuestIdentity, GuestNet, Kind};
 use nix::{
     fcntl::{FcntlArg, OFlag, fcntl},
@@ -137,7 +137,9 @@ impl MicrovmBackend {
             .map(|addressing| attach_tap(request.name, addressing))
             .transpose()?;
         let told = match &self.mode {
-            Mode::Boot { .. } => configuration(request, addressing.as_ref()),
+            Mode::Boot { .. } => {
+                configuration(request, self.devices.root_device, addressing.as_ref())
+            }
             Mode::Restore { .. } => identity(request, addressing.as_ref()),
         }
         .map_err(step("write what the guest is told"))?;
@@ -209,7 +211,7 @@ impl MicrovmBackend {
 
 impl Backend for MicrovmBackend {
     fn name(&self) -> &str {
-        "microvm"
+        self.devices.root_device.microvm()
     }
 
     fn start_mode(&self) -> &str {
@@ -275,12 +277,15 @@ fn attach_tap(name: &str, addressing: &Addressing) -> Result<OwnedFd, Step> {
 /// What a guest that is booted is told: all it is to do.
 fn configuration(
     request: &StartRequest<'_>,
+    root_device: RootDevice,
     addressing: Option<&Addressing>,
 ) -> io::Result<OwnedFd> {
     let (workload, image) = (request.workload, request.image);
+    let (root, root_options) = guest::root(root_device);
     guest::config_archive(&GuestConfig {
-        root: guest::ROOT_DEVICE.to_owned(),
+        root: root.to_owned(),
         root_type: guest::ROOT_TYPE.to_owned(),
+        root_options: root_options.to_owned(),
         hostname: request.name.to_owned(),
         command: workload.command.clone(),
         env: workload.env.clone().into_iter().collect(),

@@ -2,7 +2,7 @@
 //! before anything is made, and put behind those in a fixed order, by which the guest numbers them:
 //!
 //! ```text
-//!  disk /dev/vda ─ tap eth0 ─ scratch /dev/vdb ─ rng ─ vsock ─ balloon
+//!  disk /dev/vda or /dev/pmem0 ─ tap eth0 ─ scratch /dev/vdb ─ rng ─ vsock ─ balloon
 //! ```
 //! Whoever is missing leaves no gap. The order is part of a snapshot.
 
@@ -67,7 +67,7 @@ impl Extras {
     /// The tap device refuses something.
     pub fn behind(
         self,
-        disk: Option<Block>,
+        disk: Option<Box<dyn Device>>,
         tap: Option<OwnedFd>,
         mac: [u8; 6],
     ) -> Result<(Vec<Box<dyn Device>>, Target), Error> {
@@ -76,7 +76,7 @@ impl Extras {
             .transpose()
             .map_err(Error::system("set up the tap device"))?;
         let devices = [
-            disk.map(boxed),
+            disk,
             net.map(boxed),
             self.scratch.map(boxed),
             self.rng.map(boxed),

@@ -8,11 +8,17 @@ use std::{
 };
 
 use compare_image::cpio;
+use compare_spec::RootDevice;
 use compare_wire::{GuestConfig, GuestIdentity};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 
-/// The root disk: the first virtio block device.
-pub const ROOT_DEVICE: &str = "/dev/vda";
+/// The root disk: the first device of its kind, and what its file system is mounted with.
+pub const fn root(device: RootDevice) -> (&'static str, &'static str) {
+    match device {
+        RootDevice::Blk => ("/dev/vda", ""),
+        RootDevice::Pmem => ("/dev/pmem0", "dax"),
+    }
+}
 /// File system on it.
 pub const ROOT_TYPE: &str = "erofs";
 /// The interface: the first, and only, Ethernet device.
@@ -54,8 +60,9 @@ mod tests {
     #[test]
     fn the_archive_holds_the_configuration() {
         let config = GuestConfig {
-            root: ROOT_DEVICE.to_owned(),
+            root: root(RootDevice::Blk).0.to_owned(),
             root_type: ROOT_TYPE.to_owned(),
+            root_options: String::new(),
             hostname: "h".to_owned(),
             command: vec!["/bin/true".to_owned()],
             env: Vec::new(),

@@ -26,8 +26,8 @@ use crate::{confinement, snapshot::Saved};
 const POWER_OFF_GRACE: Duration = Duration::from_secs(2);
 /// How long saving may take: guest RAM is written to a disk that may be slow.
 const SAVE_DEADLINE: Duration = Duration::from_secs(120);
-/// Most mappings of guest RAM believed: below and above the device hole.
-const MAX_RANGES: usize = 2;
+/// Most mappings of guest RAM believed: below and above the device hole, and a root in place.
+const MAX_RANGES: usize = 3;
 
 /// What a started monitor consists of.
 #[derive(Debug)]

@@ -22,6 +22,7 @@ mod confinement;
 mod console;
 mod cpuid;
 mod devices;
+mod disk;
 pub mod ending;
 mod error;
 mod events;

@@ -8,11 +8,12 @@ use compare_virtio::transport::Transport;
 
 use crate::{
     args::VmmArgs,
-    assembly::{Assembly, Parts, open_disk},
+    assembly::{Assembly, Parts},
     boot,
     cmdline::command_line,
     console::Console,
     devices::Extras,
+    disk::Disk,
     error::Error,
     frames::Frames,
     identity::IdentityPort,
@@ -48,7 +49,11 @@ pub fn boot(args: &VmmArgs, fds: Descriptors) -> Result<Infallible, Error> {
     // Files first: what is wrong with them is told before anything is made.
     let kernel = KernelFile::open(&args.kernel)?;
     let archives = Archives::open(&args.initramfs, fds.config)?;
-    let disk = args.disk.as_deref().map(|path| open_disk(path, args.disk_bytes)).transpose()?;
+    let disk = args
+        .disk
+        .as_deref()
+        .map(|path| Disk::open(path, args.disk_bytes, args.devices.root_device))
+        .transpose()?;
     let extras = Extras::open(&args.devices)?;
 
     let kvm = open_kvm(&args.kvm)?;
@@ -56,7 +61,9 @@ pub fn boot(args: &VmmArgs, fds: Descriptors) -> Result<Infallible, Error> {
 
     // The initramfs before the kernel: it is what checks that both fit. Both before KVM learns of
     // the memory, so that replacing its pages concerns nobody yet.
-    let memory = Arc::new(memory::map(args.memory.0)?);
+    let window = disk.as_ref().and_then(|disk| disk.window(args.memory.0));
+    let memory = Arc::new(memory::map_with(args.memory.0, window)?);
+    let disk = disk.map(|disk| disk.into_device(&memory, args.memory.0)).transpose()?;
     let initramfs = archives.load(&memory, args.memory.0, kernel.end(), &args.initramfs)?;
     let kernel = kernel.load(&memory)?;
     vm.set_memory(&memory)?;

@@ -30,8 +30,17 @@ pub fn ranges(bytes: u64) -> Vec<Range<u64>> {
 /// # Errors
 /// The address space is used up or limited (setrlimit(2)).
 pub fn map(bytes: u64) -> Result<Memory, Error> {
+    map_with(bytes, None)
+}
+
+/// Maps guest RAM, and above it room for a file that is memory to the guest.
+///
+/// # Errors
+/// As [`map`].
+pub fn map_with(bytes: u64, window: Option<Range<u64>>) -> Result<Memory, Error> {
     let ranges: Vec<_> = ranges(bytes)
         .into_iter()
+        .chain(window)
         .map(|range| (GuestAddress(range.start), (range.end - range.start) as usize))
         .collect();
     Memory::from_ranges(&ranges)

@@ -11,14 +11,16 @@ use std::{
     sync::Arc,
 };
 
+use compare_spec::RootDevice;
 use compare_virtio::{Memory, transport::Transport};
 use compare_wire::GuestIdentity;
 
 use crate::{
     args::VmmArgs,
-    assembly::{Assembly, Parts, open_disk},
+    assembly::{Assembly, Parts},
     console::Console,
     devices::Extras,
+    disk::Disk,
     error::Error,
     identity::IdentityPort,
     layout,
@@ -36,13 +38,18 @@ use crate::{
 /// The snapshot is not usable or not usable here, or the machine cannot be built.
 pub fn restore(directory: &Path, args: &VmmArgs, fds: Descriptors) -> Result<Infallible, Error> {
     let Saved { memory: ram, snapshot, .. } = Saved::open(directory)?;
-    let disk = args.disk.as_deref().map(|path| open_disk(path, snapshot.disk_bytes)).transpose()?;
+    let disk = args
+        .disk
+        .as_deref()
+        .map(|path| Disk::open(path, snapshot.disk_bytes, RootDevice::Blk))
+        .transpose()?;
     let extras = Extras::open(&args.devices)?;
     let identity = read_identity(fds.config)?;
 
     let kvm = open_kvm(&args.kvm)?;
     let vm = Vm::create(&kvm, snapshot.vcpus.len() as u32)?;
     let memory = Arc::new(memory::map(snapshot.ram_bytes)?);
+    let disk = disk.map(|disk| disk.into_device(&memory, snapshot.ram_bytes)).transpose()?;
     map_ram(&memory, &ram, directory)?;
     vm.set_memory(&memory)?;
 

@@ -25,6 +25,7 @@ fn plan(backends: &[&str], trials: u32, ready: &str) -> Plan {
         workload: Workload::parse("fake", &text).unwrap(),
         backends: backends.iter().map(|name| (*name).to_owned()).collect(),
         starts: vec![StartMode::Cold],
+        microvm_root: compare_spec::RootDevice::default(),
         trials,
         warmup: 1,
         seed: 1,

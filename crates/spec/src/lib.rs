@@ -8,6 +8,7 @@ mod host;
 mod image;
 mod plan;
 mod record;
+mod root;
 mod start;
 mod units;
 mod workload;
@@ -22,6 +23,7 @@ pub use record::{
     Memory, MemorySplit, Outcome, PlanRecord, ProbeRecord, Record, SCHEMA, Snapshot, Summary,
     ToolRecord, Trial, Unavailable, Unit,
 };
+pub use root::RootDevice;
 pub use start::{Side, StartMode};
 pub use units::{Bytes, Span, UnitError};
 pub use workload::{

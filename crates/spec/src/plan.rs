@@ -3,7 +3,9 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{Clock, Digest, HostKind, Readiness, Side, StartMode, Workload, WorkloadError};
+use crate::{
+    Clock, Digest, HostKind, Readiness, RootDevice, Side, StartMode, Workload, WorkloadError,
+};
 
 /// A run, fully decided.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -16,6 +18,10 @@ pub struct Plan {
     /// The start modes each of them is measured in; a container always starts cold.
     #[serde(default = "cold", skip_serializing_if = "is_cold")]
     pub starts: Vec<StartMode>,
+    /// What the root disk of microVMs is to them. Those with another than the default are called
+    /// otherwise in every table and every trial ([`RootDevice::microvm`]).
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub microvm_root: RootDevice,
     /// Measured trials of each backend in each start mode.
     pub trials: u32,
     /// Trials of each of them before the first measured one, recorded nowhere.
@@ -43,12 +49,17 @@ pub struct Slot {
 const MAX_TRIALS: u32 = 100_000;
 /// The backend with nothing to restore: a process and its namespaces start anew or not at all.
 const ALWAYS_COLD: &str = "container";
+/// The backend with a root disk.
+const MICROVM: &str = RootDevice::Blk.microvm();
 
 fn cold() -> Vec<StartMode> {
     vec![StartMode::Cold]
 }
 fn is_cold(starts: &[StartMode]) -> bool {
     starts == [StartMode::Cold]
+}
+fn is_default(root: &RootDevice) -> bool {
+    *root == RootDevice::default()
 }
 
 impl Plan {
@@ -79,6 +90,9 @@ impl Plan {
         if let Some((field, problem)) = self.cannot_restore() {
             return wrong(field, &problem);
         }
+        if let Some(problem) = self.cannot_have_root() {
+            return wrong("microvm_root", problem);
+        }
         self.workload.validate(file)
     }
 
@@ -101,18 +115,34 @@ impl Plan {
         Some((field, format!("cannot be seen with start mode `restored`: {why}; {remedy}")))
     }
 
+    /// Why microVMs cannot have the root disk a plan names.
+    fn cannot_have_root(&self) -> Option<&'static str> {
+        if self.microvm_root == RootDevice::Blk {
+            None
+        } else if self.backends.iter().all(|name| name != MICROVM) {
+            Some("no microVM is started: name the backend `microvm` too, or leave it out")
+        } else if self.starts.contains(&StartMode::Restored) {
+            Some(
+                "a microVM with its root in persistent memory cannot be saved: start it `cold` only",
+            )
+        } else {
+            None
+        }
+    }
+
     /// What is compared, in the plan's order: each backend in each start mode it has.
     pub fn sides(&self) -> Vec<Side> {
         let mut sides = Vec::new();
         for backend in &self.backends {
             let starts: &[StartMode] =
                 if backend == ALWAYS_COLD { &[StartMode::Cold] } else { &self.starts };
+            let name = if backend == MICROVM { self.microvm_root.microvm() } else { backend };
             // There are no more modes than these, whatever a file says.
             sides.extend(
                 starts
                     .iter()
                     .take(StartMode::ALL.len())
-                    .map(|mode| Side { backend: backend.clone(), start: mode.as_str().to_owned() }),
+                    .map(|mode| Side { backend: name.to_owned(), start: mode.as_str().to_owned() }),
             );
         }
         sides

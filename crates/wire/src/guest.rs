@@ -13,6 +13,8 @@ pub struct GuestConfig {
     pub root: String,
     /// File system on it.
     pub root_type: String,
+    /// Its mount options, such as `dax`; none if empty.
+    pub root_options: String,
     /// Host name.
     pub hostname: String,
     /// Program (absolute path) and arguments.
@@ -34,6 +36,7 @@ pub struct GuestConfig {
 record!(GuestConfig {
     root,
     root_type,
+    root_options,
     hostname,
     command,
     env,
@@ -168,6 +171,7 @@ mod tests {
         let config = GuestConfig {
             root: "/dev/vda".to_owned(),
             root_type: "erofs".to_owned(),
+            root_options: "dax".to_owned(),
             hostname: "h".to_owned(),
             command: vec!["/bin/sh".to_owned(), String::new(), "é".to_owned()],
             env: vec![("A".to_owned(), "1".to_owned()), ("B".to_owned(), "x".repeat(200_000))],

@@ -12,6 +12,11 @@ use crate::{
     sys,
 };
 
+/// How often a root disk that is not there yet is looked for, and how often before it is given up: after
+/// a second.
+const DEVICE_PERIOD_NS: u32 = 50_000;
+const DEVICE_LOOKS: u32 = 20_000;
+
 const NO_SUID_DEV_EXEC: u64 = libc::MS_NOSUID | libc::MS_NODEV | libc::MS_NOEXEC;
 
 /// One file system to mount in the new root.
@@ -67,7 +72,9 @@ pub fn enter(config: &GuestConfig) -> Result<(), Failure> {
     }
     let disk = c_string(&config.root)?;
     let kind = c_string(&config.root_type)?;
-    step("mount the root disk", sys::mount(&disk, c"/lower", &kind, libc::MS_RDONLY, c""))?;
+    let options = c_string(&config.root_options)?;
+    await_device(&disk);
+    step("mount the root disk", sys::mount(&disk, c"/lower", &kind, libc::MS_RDONLY, &options))?;
     step("mount the writable layer", sys::mount(c"rw", c"/rw", c"tmpfs", 0, c"mode=0755"))?;
     step("make a directory", sys::make_dir(c"/rw/upper", 0o755))?;
     step("make a directory", sys::make_dir(c"/rw/work", 0o755))?;
@@ -93,6 +100,18 @@ pub fn enter(config: &GuestConfig) -> Result<(), Failure> {
     step("move the root into place", sys::mount(c".", c"/", c"", libc::MS_MOVE, c""))?;
     step("change the root", sys::change_root(c"."))?;
     step("change the root", sys::change_dir(c"/"))
+}
+
+/// Waits until a disk's node is there; one that does not come is an error of whoever needs it. Persistent
+/// memory is found by a thread of the kernel, which nobody waits for at boot (ND_REGION_ASYNC,
+/// drivers/nvdimm/virtio_pmem.c).
+fn await_device(disk: &CStr) {
+    for _ in 0..DEVICE_LOOKS {
+        match sys::file_len(disk) {
+            Err(sys::Errno(libc::ENOENT)) => sys::sleep_ns(DEVICE_PERIOD_NS),
+            _ => return,
+        }
+    }
 }
 
 fn attach(mount: &Mount) -> Result<(), Failure> {

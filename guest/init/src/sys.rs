@@ -213,6 +213,12 @@ pub fn wait_readable<const N: usize>(fds: [Fd; N]) -> [bool; N] {
     polled.map(|entry| entry.revents != 0)
 }
 
+/// Sleeps so long (nanosleep(2)), less than a second.
+pub fn sleep_ns(ns: u32) {
+    let time = [0, u64::from(ns)];
+    let _ = call!(SYS_nanosleep, time.as_ptr(), 0);
+}
+
 /// Reads a terminal's settings, lets them be changed, and writes them back (ioctl_tty(2), TCGETS
 /// and TCSETS with the kernel's own termios).
 pub fn change_terminal(fd: Fd, change: impl FnOnce(&mut Termios)) -> Result<()> {

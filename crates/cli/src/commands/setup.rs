@@ -10,6 +10,7 @@ pub fn run(workload: &str) -> Result<Code> {
         workload: compare_image::load(workload)?,
         backends: vec!["container".to_owned(), "microvm".to_owned()],
         starts: vec![compare_spec::StartMode::Cold],
+        microvm_root: compare_spec::RootDevice::default(),
         trials: 1,
         warmup: 0,
         seed: 1,

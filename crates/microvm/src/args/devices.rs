@@ -2,18 +2,20 @@
 //! time it takes to boot.
 
 use std::{
-    ffi::{NulError, OsString},
+    ffi::{NulError, OsStr, OsString},
     os::unix::ffi::OsStrExt,
     path::PathBuf,
 };
 
-use compare_spec::Bytes;
+use compare_spec::RootDevice;
 
-use super::{UsageError, number};
+use super::{UsageError, VmmArgs, number};
 
 /// Which of them a machine has.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DeviceArgs {
+    /// What the read-only disk is to the guest.
+    pub root_device: RootDevice,
     /// A writable disk.
     pub scratch: Option<PathBuf>,
     /// A source of entropy.
@@ -31,6 +33,7 @@ pub struct DeviceArgs {
 impl Default for DeviceArgs {
     fn default() -> Self {
         Self {
+            root_device: RootDevice::Blk,
             scratch: None,
             rng: false,
             vsock: None,
@@ -50,7 +53,8 @@ const DESCRIPTORS: u64 = 512;
 /// Options that stand alone.
 pub(super) const FLAGS: [&str; 2] = ["--rng", "--balloon"];
 /// Options that take a value.
-pub(super) const VALUES: [&str; 4] = ["--scratch", "--vsock", "--vsock-cid", "--balloon-mib"];
+pub(super) const VALUES: [&str; 5] =
+    ["--root-device", "--scratch", "--vsock", "--vsock-cid", "--balloon-mib"];
 
 impl DeviceArgs {
     /// Number from which on the monitor opens no descriptors, if a device takes connections.
@@ -69,6 +73,7 @@ impl DeviceArgs {
     /// Takes in an option of [`VALUES`].
     pub(super) fn set(&mut self, name: &str, value: OsString) -> Result<(), UsageError> {
         match name {
+            "--root-device" => self.root_device = root_device(name, &value)?,
             "--scratch" => self.scratch = Some(value.into()),
             "--vsock" => self.vsock = Some(value.into()),
             "--vsock-cid" => self.vsock_cid = cid(number(name, &value)?)?,
@@ -78,8 +83,18 @@ impl DeviceArgs {
     }
 
     /// Checks what one option alone does not show.
-    pub(super) fn check(&self, memory: Option<Bytes>, saves: bool) -> Result<(), UsageError> {
+    pub(super) fn check(&self, args: &VmmArgs) -> Result<(), UsageError> {
         let refuse = |text: &str| Err(UsageError(text.to_owned()));
+        let saves = args.save_to.is_some();
+        if self.root_device == RootDevice::Pmem {
+            if args.disk.is_none() {
+                return refuse("--root-device pmem without --disk");
+            }
+            // Its pages are the guest's memory, which a snapshot holds, but they are not its RAM.
+            if saves || args.restore.is_some() {
+                return refuse("--root-device pmem: such a machine is neither saved nor restored");
+            }
+        }
         if self.vsock_cid != LEAST_CID && self.vsock.is_none() {
             return refuse("--vsock-cid without --vsock");
         }
@@ -96,7 +111,8 @@ impl DeviceArgs {
         }
         // The balloon counts pages of 4 KiB in 32 bits.
         let target = u64::from(mib) << 20;
-        if target >> 12 > u32::MAX.into() || memory.is_some_and(|memory| target >= memory.0) {
+        let restored = args.restore.is_some();
+        if target >> 12 > u32::MAX.into() || !restored && target >= args.memory.0 {
             return refuse("--balloon-mib: as much as the guest has, or more");
         }
         Ok(())
@@ -107,6 +123,9 @@ impl DeviceArgs {
         &self,
         mut option: impl FnMut(&str, Option<&[u8]>) -> Result<(), NulError>,
     ) -> Result<(), NulError> {
+        if self.root_device != RootDevice::Blk {
+            option("--root-device", Some(self.root_device.as_str().as_bytes()))?;
+        }
         for (name, path) in [("--scratch", &self.scratch), ("--vsock", &self.vsock)] {
             if let Some(path) = path {
                 option(name, Some(path.as_os_str().as_bytes()))?;
@@ -127,6 +146,11 @@ impl DeviceArgs {
     }
 }
 
+fn root_device(name: &str, value: &OsStr) -> Result<RootDevice, UsageError> {
+    let found = RootDevice::ALL.into_iter().find(|device| value == device.as_str());
+    found.ok_or_else(|| UsageError(format!("{name} {}: write blk or pmem", value.display())))
+}
+
 /// The last number means any (VMADDR_CID_ANY, vsock(7)).
 fn cid(cid: u32) -> Result<u32, UsageError> {
     match cid {
@@ -139,8 +163,10 @@ fn cid(cid: u32) -> Result<u32, UsageError> {
 
 #[cfg(test)]
 mod tests {
+    use compare_spec::Bytes;
+
     use super::*;
-    use crate::args::{Invocation, VmmArgs, parse};
+    use crate::args::{Invocation, parse};
 
     const LEAST: &str = "--kernel k --initramfs i --memory 64MiB ";
 
@@ -159,9 +185,10 @@ mod tests {
 
     #[test]
     fn each_is_had_by_its_option() {
-        let all = "--rng --scratch /s --balloon --vsock /v --vsock-cid 7 --balloon-mib 63";
+        let all = "--disk d --root-device pmem --rng --scratch /s --balloon --vsock /v --vsock-cid 7 --balloon-mib 63";
         let devices = parsed(all).unwrap();
         let expected = DeviceArgs {
+            root_device: RootDevice::Pmem,
             scratch: Some("/s".into()),
             rng: true,
             vsock: Some("/v".into()),
@@ -170,7 +197,12 @@ mod tests {
             balloon_mib: Some(63),
         };
         assert_eq!(devices, expected);
-        let args = VmmArgs { memory: Bytes::mib(64), devices, ..VmmArgs::default() };
+        let args = VmmArgs {
+            memory: Bytes::mib(64),
+            disk: Some("d".into()),
+            devices,
+            ..VmmArgs::default()
+        };
         let args = VmmArgs { kernel: "k".into(), initramfs: "i".into(), ..args };
         let argv = args.to_argv().unwrap().into_iter().skip(1);
         let argv = argv.map(|text| text.into_string().unwrap().into());
@@ -179,6 +211,7 @@ mod tests {
 
     #[test]
     fn nonsense_is_named() {
+        let neither = "--root-device pmem: such a machine is neither saved nor restored";
         let smaller = "--balloon-mib: as much as the guest has, or more";
         for (text, expected) in [
             ("--vsock v --vsock-cid 2", "--vsock-cid 2: a guest's is 3 or above"),
@@ -190,6 +223,10 @@ mod tests {
             ("--balloon --restore d --balloon-mib 4294967295", smaller),
             ("--rng yes", "unknown option yes"),
             ("--scratch", "--scratch lacks its value"),
+            ("--root-device nvme", "--root-device nvme: write blk or pmem"),
+            ("--root-device pmem", "--root-device pmem without --disk"),
+            ("--disk d --root-device pmem --save-to d", neither),
+            ("--disk d --root-device pmem --restore d", neither),
             (
                 "--scratch s --save-to d",
                 "--scratch with --save-to: the disk changes after the machine was saved",

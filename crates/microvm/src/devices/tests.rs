@@ -1,5 +1,7 @@
 use std::path::PathBuf;
 
+use compare_spec::RootDevice;
+
 use super::*;
 use crate::layout;
 
@@ -14,7 +16,7 @@ fn file(directory: &Path, name: &str, length: u64) -> PathBuf {
 }
 
 fn ids(args: &DeviceArgs, disk: bool) -> Vec<u32> {
-    let disk = disk.then(|| Block::new(tempfile::tempfile().unwrap(), 4096));
+    let disk = disk.then(|| boxed(Block::new(tempfile::tempfile().unwrap(), 4096)));
     let (devices, target) = Extras::open(args).unwrap().behind(disk, None, [2; 6]).unwrap();
     target.set();
     devices.iter().map(|device| device.id()).collect()
@@ -25,6 +27,7 @@ fn ids(args: &DeviceArgs, disk: bool) -> Vec<u32> {
 fn they_come_in_one_order() {
     let directory = tempfile::tempdir().unwrap();
     let all = DeviceArgs {
+        root_device: RootDevice::Blk,
         scratch: Some(file(directory.path(), "scratch", 1 << 20)),
         rng: true,
         vsock: Some(directory.path().join("vsock")),

@@ -10,7 +10,7 @@ use std::{
 
 use compare_backend::{Backend, Instance};
 use compare_microvm::{MicrovmBackend, args::DeviceArgs};
-use compare_spec::{Bytes, Exit, Workload};
+use compare_spec::{Bytes, Digest, Exit, RootDevice, Workload};
 
 use crate::{
     fixture::{Fixture, Outcome, pump_until},
@@ -26,6 +26,7 @@ pub const ALL: &[(&str, Scenario)] = &[
     ("devices_balloon_takes_what_it_is_told_to", inflate),
     ("devices_freed_memory_goes_back_to_the_host", report),
     ("devices_of_a_saved_machine_go_on", restored),
+    ("devices_root_in_persistent_memory_is_used_in_place", pmem),
     ("devices_that_cannot_be_are_told", refused),
 ];
 
@@ -217,6 +218,26 @@ fn restored(fixture: &Fixture) {
         }
         clone.stop(Duration::from_secs(5)).expect("stop");
     }
+}
+
+/// The guest's root is the host's page cache, and what its root user writes to it is the guest's alone.
+fn pmem(fixture: &Fixture) {
+    let devices = DeviceArgs { root_device: RootDevice::Pmem, ..DeviceArgs::default() };
+    let image = || Digest::of(&fs::read(&fixture.image.erofs).expect("read"));
+    let before = image();
+    let outcome = run(fixture, devices.clone(), &["hello"]);
+    assert_eq!(outcome.exit, Exit::Code { code: 0 }, "{}", outcome.output);
+    assert_eq!(outcome.output, "hello from the guest\n");
+
+    let outcome = run(fixture, devices, &["in-place"]);
+    assert_eq!(outcome.exit, Exit::Code { code: 0 }, "{}", outcome.output);
+    // The guest's program is this one.
+    let this = fs::read(std::env::current_exe().expect("a path")).expect("read");
+    let lines: Vec<&str> = outcome.output.lines().collect();
+    assert_eq!(lines[0], format!("actor {}", Digest::of(&this)));
+    assert_eq!(lines[1], "used in place true");
+    assert_eq!(lines[2..], ["written true", "read back true"]);
+    assert_eq!(image(), before);
 }
 
 fn refused(fixture: &Fixture) {

@@ -220,7 +220,11 @@ pub fn prepare(directory: &Path, init: &Path) -> io::Result<()> {
         std::fs::create_dir_all(tree.join(path))?;
     }
     std::fs::copy(std::env::current_exe()?, tree.join("actor"))?;
-    run(Command::new("mkfs.erofs").arg("--quiet").arg(directory.join("root.erofs")).arg(&tree))?;
+    // Every file in blocks of its own, so that each can be used in place (persistent memory).
+    run(Command::new("mkfs.erofs")
+        .args(["--quiet", "-Enoinline_data"])
+        .arg(directory.join("root.erofs"))
+        .arg(&tree))?;
     std::fs::remove_dir_all(tree)?;
     let archive = compare_image::init_archive(&std::fs::read(init)?);
     std::fs::write(directory.join("initramfs.cpio"), archive)

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use compare_spec::{
-    CgroupMode, Clock, Digest, HostFacts, KvmKind, Readiness, Side, Snapshot, Unit,
+    CgroupMode, Clock, Digest, HostFacts, KvmKind, Readiness, RootDevice, Side, Snapshot, Unit,
 };
 
 use crate::{document::Block, text::list, view::View};
@@ -14,11 +14,18 @@ const FINE_PROBE_NS: u64 = 1_000_000;
 /// The most snapshots told; the JSON holds the rest.
 const MAX_SNAPSHOTS: usize = 16;
 
+/// What `microvm-pmem` in the tables means.
+const PMEM: &str = "microvm-pmem has its root in persistent memory: pages of the host's page cache, \
+                    mapped and not copied (DAX); not the default, a block device";
+
 /// The host, then machine, run, image, readiness, kernels and snapshots, one line each.
 pub(super) fn facts(view: &View) -> [Block; 2] {
     let mut facts = vec![("machine", machine(&view.record.host)), ("run", run(view))];
     if let Some(image) = image(view) {
         facts.push(("image", image));
+    }
+    if view.record.plan.spec.microvm_root == RootDevice::Pmem {
+        facts.push(("root", PMEM.to_owned()));
     }
     facts.push(("ready", readiness(view)));
     let kernels: Vec<String> = view.sides.iter().filter_map(|side| kernel(view, side)).collect();

@@ -23,6 +23,7 @@ pub(super) fn plan(backends: &[&str], trials: u32) -> Plan {
         workload: Workload::parse("nginx", NGINX).unwrap(),
         backends: backends.iter().map(|name| (*name).to_owned()).collect(),
         starts: vec![StartMode::Cold],
+        microvm_root: compare_spec::RootDevice::default(),
         trials,
         warmup: 1,
         seed: 1,

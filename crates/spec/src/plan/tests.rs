@@ -12,6 +12,7 @@ fn plan(seed: u64) -> Plan {
         workload,
         backends: vec!["container".into(), "microvm".into()],
         starts: vec![StartMode::Cold],
+        microvm_root: RootDevice::default(),
         trials: 8,
         warmup: 1,
         seed,
@@ -130,4 +131,37 @@ fn rounds_are_balanced_and_mirrored() {
         assert_eq!((order[0], order[1]), (order[3], order[2]), "ABBA");
         assert_ne!(order[0], order[1]);
     }
+}
+
+#[test]
+fn another_root_disk_is_another_side() {
+    let plan = Plan { microvm_root: RootDevice::Pmem, ..plan(1) };
+    plan.validate("p").unwrap();
+    let labels: Vec<String> = plan.sides().iter().map(Side::label).collect();
+    assert_eq!(labels, ["container", "microvm-pmem"]);
+    let text = serde_json::to_string(&plan).unwrap();
+    assert!(text.contains("\"microvm_root\":\"pmem\""), "{text}");
+    assert_eq!(serde_json::from_str::<Plan>(&text).unwrap(), plan);
+
+    let wrong = |plan: Plan| plan.validate("p").unwrap_err().to_string();
+    let text = wrong(Plan { backends: vec!["container".into()], ..plan.clone() });
+    assert!(
+        text.contains("`microvm_root`") && text.contains("name the backend `microvm`"),
+        "{text}"
+    );
+    let workload = Workload::parse(
+        "w",
+        "name = \"w\"\ncommand = [\"/w\"]\nport = 1\nready = { tcp = {} }\n[image]\nprogram = \"hello\"\n",
+    );
+    let starts = vec![StartMode::Cold, StartMode::Restored];
+    let text = wrong(Plan { workload: workload.unwrap(), starts, ..plan });
+    assert!(text.contains("`microvm_root`") && text.contains("cannot be saved"), "{text}");
+}
+
+/// A plan of before reads as it did, and keeps its digest.
+#[test]
+fn the_default_root_disk_is_not_written() {
+    let text = serde_json::to_string(&plan(1)).unwrap();
+    assert!(!text.contains("microvm_root"), "{text}");
+    assert_eq!(serde_json::from_str::<Plan>(&text).unwrap(), plan(1));
 }
