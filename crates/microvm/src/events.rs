@@ -5,7 +5,7 @@ use std::{
     fs::File,
     io::{self, Read},
     os::fd::{AsRawFd, BorrowedFd, RawFd},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use vmm_sys_util::{
@@ -99,8 +99,11 @@ impl EventLoop {
         }
         let mut events = [EpollEvent::default(); BATCH];
         let mut quiet_since = Instant::now();
+        // Whoever is to be served; between rounds, whoever had a turn and has more to do.
+        let mut round: Vec<usize> = Vec::new();
         loop {
-            let count = match self.epoll.wait(watch::PERIOD.as_millis() as i32, &mut events) {
+            let patience = if round.is_empty() { watch::PERIOD } else { Duration::ZERO };
+            let count = match self.epoll.wait(patience.as_millis() as i32, &mut events) {
                 Ok(count) => count,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
                 Err(error) => return failed(error),
@@ -108,29 +111,31 @@ impl EventLoop {
             let tokens = events[..count].iter().map(|event| event.data() as usize);
             if tokens.clone().any(|token| self.sources[token].is_sign_of_life()) {
                 quiet_since = Instant::now();
-            } else if count == 0 || quiet_since.elapsed() >= watch::PERIOD {
+            } else if count == 0 && round.is_empty() || quiet_since.elapsed() >= watch::PERIOD {
                 if let Some(ending) = idle(bus) {
                     return ending;
                 }
                 quiet_since = Instant::now();
             }
-            for token in tokens {
-                self.handle(token, bus);
-            }
+            round.extend(tokens);
+            round.sort_unstable();
+            round.dedup();
+            round.retain(|&token| self.handle(token, bus));
         }
     }
 
-    fn handle(&mut self, token: usize, bus: &Bus) {
+    /// Handles an event; says whether there is more to do for it.
+    fn handle(&mut self, token: usize, bus: &Bus) -> bool {
         match &self.sources[token] {
             Source::Doorbell { device, queue, event } => {
                 let _ = event.read();
-                lock(&bus.virtio[*device]).serve(*queue);
+                return lock(&bus.virtio[*device]).serve(*queue);
             }
-            Source::Device { device } => lock(&bus.virtio[*device]).handle_event(),
+            Source::Device { device } => return lock(&bus.virtio[*device]).handle_event(),
             Source::InitRuns => {
                 let _ = bus.init_runs.read();
                 if self.sources.iter().any(|source| matches!(source, Source::Control)) {
-                    return; // a guest may send that mark again
+                    return false; // a guest may send that mark again
                 }
                 // A control descriptor that cannot be watched (a file, /dev/null) has nothing to say.
                 let fd = self.control.as_raw_fd();
@@ -138,6 +143,7 @@ impl EventLoop {
             }
             Source::Control => self.pass_control(bus),
         }
+        false
     }
 
     fn pass_control(&mut self, bus: &Bus) {

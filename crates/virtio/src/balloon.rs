@@ -21,12 +21,12 @@ use std::{
 };
 
 use virtio_bindings::virtio_ids::VIRTIO_ID_BALLOON;
-use virtio_queue::{Queue, QueueOwnedT, QueueT};
+use virtio_queue::Queue;
 
 use crate::{
-    Device, Memory, Notice, QueueError,
+    Device, Memory, Notice, QueueError, Served,
     buffers::{self, Buffers},
-    rearm::rearm,
+    turn,
 };
 use control::Shared;
 use pages::{PAGE, Runs};
@@ -191,33 +191,25 @@ impl Device for Balloon {
         index: usize,
         queues: &mut [Queue],
         memory: &Memory,
-    ) -> Result<bool, QueueError> {
-        let queue = &mut queues[index];
-        loop {
-            queue.disable_notification(memory)?;
-            while let Some(chain) = queue.iter(memory)?.next() {
-                let head = chain.head_index();
-                match index {
-                    INFLATE => {
-                        self.buffers.fill(chain, memory)?;
-                        self.inflate(memory)?;
-                    }
-                    // A page taken back is there again as soon as it is touched.
-                    DEFLATE => {
-                        self.buffers.fill(chain, memory)?;
-                        self.list_length()?;
-                    }
-                    _ => {
-                        self.buffers.fill_up_to(chain, memory, MOST_REPORTED)?;
-                        self.report(memory)?;
-                    }
+    ) -> Result<Served, QueueError> {
+        turn::serve_each(&mut queues[index], memory, |chain| {
+            match index {
+                INFLATE => {
+                    self.buffers.fill(chain, memory)?;
+                    self.inflate(memory)?;
                 }
-                queue.add_used(memory, head, 0)?;
+                // A page taken back is there again as soon as it is touched.
+                DEFLATE => {
+                    self.buffers.fill(chain, memory)?;
+                    self.list_length()?;
+                }
+                _ => {
+                    self.buffers.fill_up_to(chain, memory, MOST_REPORTED)?;
+                    self.report(memory)?;
+                }
             }
-            if !rearm(queue, memory)? {
-                return Ok(queue.needs_notification(memory)?);
-            }
-        }
+            Ok(0)
+        })
     }
 
     fn watched(&self) -> Option<BorrowedFd<'_>> {
@@ -225,9 +217,9 @@ impl Device for Balloon {
     }
 
     /// The target was set.
-    fn handle_event(&mut self, _: &mut [Queue], _: &Memory) -> Result<Notice, QueueError> {
+    fn handle_event(&mut self, _: &mut [Queue], _: &Memory) -> Result<Served, QueueError> {
         let _ = self.shared.wake.read();
-        Ok(if self.show_target() { Notice::Config } else { Notice::None })
+        Ok(if self.show_target() { Notice::Config } else { Notice::None }.into())
     }
 
     fn save(&self) -> Vec<u8> {

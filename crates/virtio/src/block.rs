@@ -4,13 +4,13 @@
 use std::{fs::File, io, os::fd::AsFd};
 
 use virtio_bindings::{virtio_blk::*, virtio_ids::VIRTIO_ID_BLOCK};
-use virtio_queue::{Queue, QueueOwnedT, QueueT};
+use virtio_queue::Queue;
 use vm_memory::{Bytes, GuestAddress};
 
 use super::{
-    Device, QueueError,
+    Device, QueueError, Served,
     buffers::{self, Buffers, Vectors, total},
-    rearm::rearm,
+    turn,
 };
 use crate::Memory;
 
@@ -184,20 +184,11 @@ impl Device for Block {
         index: usize,
         queues: &mut [Queue],
         memory: &Memory,
-    ) -> Result<bool, QueueError> {
-        let queue = &mut queues[index];
-        queue.disable_notification(memory)?;
-        loop {
-            while let Some(chain) = queue.iter(memory)?.next() {
-                let head = chain.head_index();
-                self.buffers.fill(chain, memory)?;
-                let written = self.request(memory)?;
-                queue.add_used(memory, head, written)?;
-            }
-            if !rearm(queue, memory)? {
-                return Ok(queue.needs_notification(memory)?);
-            }
-        }
+    ) -> Result<Served, QueueError> {
+        turn::serve_each(&mut queues[index], memory, |chain| {
+            self.buffers.fill(chain, memory)?;
+            self.request(memory)
+        })
     }
 }
 

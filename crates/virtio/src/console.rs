@@ -15,9 +15,9 @@ use virtio_bindings::virtio_ids::VIRTIO_ID_CONSOLE;
 use virtio_queue::{Queue, QueueOwnedT, QueueT};
 
 use crate::{
-    Device, Memory, Notice, QueueError,
+    Device, Memory, Notice, QueueError, Served,
     buffers::{self, Buffers, Vectors},
-    rearm::rearm,
+    turn::{Turn, rearm},
 };
 
 /// Index of the queue of what is typed (5.3.2).
@@ -71,16 +71,20 @@ impl Console {
     }
 
     /// Hands over what was typed, as long as the guest has room.
-    fn receive(&mut self, queue: &mut Queue, memory: &Memory) -> Result<bool, QueueError> {
+    fn receive(&mut self, queue: &mut Queue, memory: &Memory) -> Result<Served, QueueError> {
+        let mut turn = Turn::of(queue);
         let mut moved = false;
+        let mut more = false;
         queue.disable_notification(memory)?;
         while !self.input_ended {
-            let Some(chain) = queue.iter(memory)?.next() else {
-                if rearm(queue, memory)? {
+            let Some(chain) = turn.next(queue, memory)? else {
+                more = rearm(queue, memory)?;
+                if more && !turn.is_over() {
                     continue;
                 }
                 break;
             };
+            more = false;
             let head = chain.head_index();
             self.buffers.fill(chain, memory)?;
             if self.buffers.writable.is_empty() {
@@ -99,29 +103,32 @@ impl Console {
             queue.go_to_previous_position();
             break;
         }
-        Ok(moved && queue.needs_notification(memory)?)
+        Ok(Served { notice: (moved && queue.needs_notification(memory)?).into(), more })
     }
 
     /// Prints what the guest has for the host, as long as somebody reads it.
-    fn transmit(&mut self, queue: &mut Queue, memory: &Memory) -> Result<bool, QueueError> {
+    fn transmit(&mut self, queue: &mut Queue, memory: &Memory) -> Result<Served, QueueError> {
+        let mut turn = Turn::of(queue);
         let mut moved = false;
-        loop {
+        let more = 'turn: loop {
             queue.disable_notification(memory)?;
-            while let Some(chain) = queue.iter(memory)?.next() {
+            while let Some(chain) = turn.next(queue, memory)? {
                 let head = chain.head_index();
                 self.buffers.fill_up_to(chain, memory, MOST_PRINTED)?;
                 if !self.print(memory)? {
                     queue.go_to_previous_position();
-                    return Ok(moved && queue.needs_notification(memory)?);
+                    break 'turn false;
                 }
                 self.printed = 0;
                 queue.add_used(memory, head, 0)?;
                 moved = true;
             }
-            if !rearm(queue, memory)? {
-                return Ok(moved && queue.needs_notification(memory)?);
+            let more = rearm(queue, memory)?;
+            if !more || turn.is_over() {
+                break more;
             }
-        }
+        };
+        Ok(Served { notice: (moved && queue.needs_notification(memory)?).into(), more })
     }
 
     /// Prints the request in `self.buffers`; says whether it is done with.
@@ -177,7 +184,7 @@ impl Device for Console {
         index: usize,
         queues: &mut [Queue],
         memory: &Memory,
-    ) -> Result<bool, QueueError> {
+    ) -> Result<Served, QueueError> {
         match index {
             RECEIVE => self.receive(&mut queues[RECEIVE], memory),
             _ => self.transmit(&mut queues[TRANSMIT], memory),
@@ -192,13 +199,14 @@ impl Device for Console {
         &mut self,
         queues: &mut [Queue],
         memory: &Memory,
-    ) -> Result<Notice, QueueError> {
+    ) -> Result<Served, QueueError> {
         // Either descriptor may be ready: both are tried. Taking the events is what lets the next
         // edge through.
         let _ = self.epoll.wait(&mut [EpollEvent::empty(); 2], EpollTimeout::ZERO);
         let received = self.receive(&mut queues[RECEIVE], memory)?;
         let printed = self.transmit(&mut queues[TRANSMIT], memory)?;
-        Ok(Notice::from(received || printed))
+        let used = [received, printed].iter().any(|served| served.notice == Notice::Used);
+        Ok(Served { notice: used.into(), more: received.more || printed.more })
     }
 
     fn save(&self) -> Vec<u8> {

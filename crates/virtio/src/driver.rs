@@ -3,7 +3,16 @@
 
 #![allow(unsafe_code)]
 
-use std::{cell::Cell, io, rc::Rc, sync::Arc};
+use std::{
+    cell::Cell,
+    io,
+    rc::Rc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, Instant},
+};
 
 use virtio_bindings::{virtio_mmio::*, virtio_ring::*};
 use vm_memory::{Bytes, GuestAddress, GuestRegionMmap, MmapRegion};
@@ -187,6 +196,11 @@ impl Driver {
         RINGS + queue as u64 * RINGS_STEP
     }
 
+    /// Where a queue's ring of the driver lies.
+    pub fn available_ring(queue: usize) -> u64 {
+        Self::rings(queue) + AVAIL
+    }
+
     /// Writes a descriptor into a queue's table.
     pub fn describe(&self, queue: usize, index: u16, entry: Entry) {
         self.describe_at(Self::rings(queue), index, entry);
@@ -356,6 +370,44 @@ pub fn assert_rings_over_each_other_end(
             }
         }
     }
+}
+
+/// A second CPU that adds requests as fast as the device serves them: each turn still ends after as
+/// many as the queue has entries, the device says that there is more, and the others get their turn.
+/// The chain that starts at descriptor 0 is one the device takes, and there is always work to it.
+pub fn assert_a_turn_ends(mut driver: Driver, queue: usize, chain: &[Entry]) {
+    for (index, &entry) in (0..).zip(chain) {
+        driver.describe(queue, index, entry);
+    }
+    let (memory, rings) = (driver.memory.clone(), Driver::rings(queue));
+    let (used_at, available_at) = (GuestAddress(rings + USED + 2), GuestAddress(rings + AVAIL + 2));
+    for place in 0..u64::from(SIZE) {
+        memory.write_obj(0_u16, GuestAddress(rings + AVAIL + 4 + place * 2)).unwrap();
+    }
+    let used = || memory.read_obj::<u16>(used_at).unwrap();
+    let (stop, feed) = (AtomicBool::new(false), &memory);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let begin = Instant::now();
+            // A device that never comes to an end fails, instead of hanging.
+            while !stop.load(Ordering::Relaxed) && begin.elapsed() < Duration::from_secs(20) {
+                let used = feed.load::<u16>(used_at, Ordering::Acquire).unwrap();
+                feed.store(used.wrapping_add(SIZE), available_at, Ordering::Release).unwrap();
+            }
+        });
+        let (mut full, mut longest) = (0, 0);
+        let begin = Instant::now();
+        while full < 100 && begin.elapsed() < Duration::from_secs(20) {
+            let before = used();
+            let more = driver.device.serve(queue);
+            assert!(!driver.is_broken());
+            let served = used().wrapping_sub(before);
+            longest = longest.max(served);
+            full += u32::from(served == SIZE && more);
+        }
+        stop.store(true, Ordering::Relaxed);
+        assert_eq!((full, longest), (100, SIZE), "whole turns, and requests of the longest");
+    });
 }
 
 /// Random tables, rings and register writes: whatever happens, nothing panics and nothing outside

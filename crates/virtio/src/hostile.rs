@@ -150,8 +150,8 @@ fn take(
         Step::Available(queue, index) => driver.set_available(queue, index),
         Step::Request(queue, parts) => driver.request(queue, &parts),
         Step::Scribble(address, bytes) => driver.put(address, &bytes),
-        Step::Serve(queue) => driver.device.serve(queue),
-        Step::Event => driver.device.handle_event(),
+        Step::Serve(queue) => drop(driver.device.serve(queue)),
+        Step::Event => drop(driver.device.handle_event()),
         Step::SaveAndRestore => {
             let (device, keep) = make();
             let (memory, line) = (driver.memory.clone(), driver.interrupts.clone());

@@ -18,9 +18,9 @@ pub mod console;
 pub mod net;
 pub mod pmem;
 mod random;
-pub mod rearm;
 pub mod rng;
 pub mod transport;
+pub mod turn;
 pub mod vsock;
 
 #[cfg(test)]
@@ -61,6 +61,22 @@ pub enum Notice {
     Config,
 }
 
+/// What came of a turn of serving (module [`turn`]).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Served {
+    /// What the driver is to be interrupted for.
+    pub notice: Notice,
+    /// Whether the turn ended before the work did: whoever serves is to come back for the rest, which
+    /// the driver will not ring for.
+    pub more: bool,
+}
+
+impl From<Notice> for Served {
+    fn from(notice: Notice) -> Self {
+        Self { notice, more: false }
+    }
+}
+
 impl From<bool> for Notice {
     fn from(used: bool) -> Self {
         if used { Self::Used } else { Self::None }
@@ -90,7 +106,7 @@ pub trait Device: Send {
     fn activate(&mut self, features: u64) -> io::Result<()>;
     /// The driver starts anew: whatever it told the device is forgotten.
     fn reset(&mut self) {}
-    /// Serves everything in a queue; says whether to interrupt the driver.
+    /// Serves a queue, a turn of it at the most.
     ///
     /// # Errors
     /// The driver's queue or request is broken, and the device with it.
@@ -99,15 +115,15 @@ pub trait Device: Send {
         queue: usize,
         queues: &mut [Queue],
         memory: &Memory,
-    ) -> Result<bool, QueueError>;
+    ) -> Result<Served, QueueError>;
 
     /// A descriptor to be watched beside the doorbells, the same for the device's whole life. It is
-    /// watched for input, edge triggered: [`Self::handle_event`] takes all there is or can be taken,
-    /// and what it leaves is taken when the driver rings a doorbell.
+    /// watched for input, edge triggered: [`Self::handle_event`] takes all there is or can be taken, if
+    /// need be in several turns; what it leaves is taken when the driver rings a doorbell.
     fn watched(&self) -> Option<BorrowedFd<'_>> {
         None
     }
-    /// Something happened on the watched descriptor.
+    /// Something happened on the watched descriptor, or the turn before left more to do.
     ///
     /// # Errors
     /// As [`Self::serve`].
@@ -115,8 +131,8 @@ pub trait Device: Send {
         &mut self,
         _queues: &mut [Queue],
         _memory: &Memory,
-    ) -> Result<Notice, QueueError> {
-        Ok(Notice::None)
+    ) -> Result<Served, QueueError> {
+        Ok(Notice::None.into())
     }
 
     /// What a snapshot must hold of the device beside its transport.

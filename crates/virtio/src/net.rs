@@ -13,9 +13,9 @@ use virtio_bindings::{virtio_ids::VIRTIO_ID_NET, virtio_net::*};
 use virtio_queue::{Queue, QueueOwnedT, QueueT};
 
 use super::{
-    Device, Notice, QueueError,
+    Device, QueueError, Served,
     buffers::{self, Buffers, Vectors, total},
-    rearm::rearm,
+    turn::{self, Turn, rearm},
 };
 use crate::Memory;
 
@@ -70,17 +70,19 @@ impl Net {
         Self { tap, mac, buffers: Buffers::default(), vectors: Vectors::default() }
     }
 
-    /// Moves packets from the tap into the guest's buffers until one of them runs out.
-    fn receive(&mut self, queue: &mut Queue, memory: &Memory) -> Result<bool, QueueError> {
+    /// Moves packets from the tap into the guest's buffers until one of them runs out, or the turn.
+    fn receive(&mut self, queue: &mut Queue, memory: &Memory) -> Result<Served, QueueError> {
+        let mut turn = Turn::of(queue);
         queue.disable_notification(memory)?;
         let mut moved = false;
-        loop {
-            let Some(chain) = queue.iter(memory)?.next() else {
+        let more = loop {
+            let Some(chain) = turn.next(queue, memory)? else {
                 // The guest tells when it adds buffers; if it just did, go on.
-                if rearm(queue, memory)? {
+                let more = rearm(queue, memory)?;
+                if more && !turn.is_over() {
                     continue;
                 }
-                break;
+                break more;
             };
             let head = chain.head_index();
             self.buffers.fill(chain, memory)?;
@@ -93,7 +95,7 @@ impl Net {
                 Err(QueueError::Host(_)) => {
                     // Nothing to read, or an interface that went away: the buffer waits.
                     queue.go_to_previous_position();
-                    break;
+                    break false;
                 }
                 Err(error) => return Err(error),
             };
@@ -102,31 +104,24 @@ impl Net {
             buffers::write_front(writable, memory, &1_u16.to_le_bytes());
             queue.add_used(memory, head, count as u32)?;
             moved = true;
-        }
-        Ok(moved && queue.needs_notification(memory)?)
+        };
+        Ok(Served { notice: (moved && queue.needs_notification(memory)?).into(), more })
     }
 
-    /// Sends every packet of the guest. What the tap refuses is lost, as on any network.
-    fn transmit(&mut self, queue: &mut Queue, memory: &Memory) -> Result<bool, QueueError> {
-        queue.disable_notification(memory)?;
-        loop {
-            while let Some(chain) = queue.iter(memory)?.next() {
-                let head = chain.head_index();
-                self.buffers.fill(chain, memory)?;
-                if !(HEADER..=LONGEST_PACKET).contains(&total(&self.buffers.readable)) {
-                    return Err(QueueError::Request(
-                        "a packet shorter than its header or longer than any",
-                    ));
-                }
-                match self.vectors.write(self.tap.as_fd(), &self.buffers.readable, memory) {
-                    Ok(_) | Err(QueueError::Host(_)) => queue.add_used(memory, head, 0)?,
-                    Err(error) => return Err(error),
-                }
+    /// Sends the guest's packets. What the tap refuses is lost, as on any network.
+    fn transmit(&mut self, queue: &mut Queue, memory: &Memory) -> Result<Served, QueueError> {
+        turn::serve_each(queue, memory, |chain| {
+            self.buffers.fill(chain, memory)?;
+            if !(HEADER..=LONGEST_PACKET).contains(&total(&self.buffers.readable)) {
+                return Err(QueueError::Request(
+                    "a packet shorter than its header or longer than any",
+                ));
             }
-            if !rearm(queue, memory)? {
-                return Ok(queue.needs_notification(memory)?);
+            match self.vectors.write(self.tap.as_fd(), &self.buffers.readable, memory) {
+                Ok(_) | Err(QueueError::Host(_)) => Ok(0),
+                Err(error) => Err(error),
             }
-        }
+        })
     }
 }
 
@@ -167,7 +162,7 @@ impl Device for Net {
         index: usize,
         queues: &mut [Queue],
         memory: &Memory,
-    ) -> Result<bool, QueueError> {
+    ) -> Result<Served, QueueError> {
         match index {
             RECEIVE => self.receive(&mut queues[RECEIVE], memory),
             _ => self.transmit(&mut queues[TRANSMIT], memory),
@@ -182,8 +177,8 @@ impl Device for Net {
         &mut self,
         queues: &mut [Queue],
         memory: &Memory,
-    ) -> Result<Notice, QueueError> {
-        self.receive(&mut queues[RECEIVE], memory).map(Notice::from)
+    ) -> Result<Served, QueueError> {
+        self.receive(&mut queues[RECEIVE], memory)
     }
 
     fn save(&self) -> Vec<u8> {

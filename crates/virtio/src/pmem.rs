@@ -8,12 +8,12 @@
 use std::io;
 
 use virtio_bindings::virtio_ids::VIRTIO_ID_PMEM;
-use virtio_queue::{Queue, QueueOwnedT, QueueT};
+use virtio_queue::Queue;
 
 use crate::{
-    Device, Memory, QueueError,
+    Device, Memory, QueueError, Served,
     buffers::{self, Buffers},
-    rearm::rearm,
+    turn,
 };
 
 /// Entries of the queue of flushes.
@@ -69,28 +69,20 @@ impl Device for Pmem {
         index: usize,
         queues: &mut [Queue],
         memory: &Memory,
-    ) -> Result<bool, QueueError> {
-        let queue = &mut queues[index];
-        loop {
-            queue.disable_notification(memory)?;
-            while let Some(chain) = queue.iter(memory)?.next() {
-                let head = chain.head_index();
-                self.buffers.fill(chain, memory)?;
-                let mut kind = [0; 4];
-                if buffers::read_front(&self.buffers.readable, memory, &mut kind) < kind.len() {
-                    return Err(QueueError::Request("no room for its type"));
-                }
-                let answer = if u32::from_le_bytes(kind) == FLUSH { DONE } else { FAILED };
-                let answer = answer.to_le_bytes();
-                if buffers::write_front(&self.buffers.writable, memory, &answer) < answer.len() {
-                    return Err(QueueError::Request("no room for its answer"));
-                }
-                queue.add_used(memory, head, answer.len() as u32)?;
+    ) -> Result<Served, QueueError> {
+        turn::serve_each(&mut queues[index], memory, |chain| {
+            self.buffers.fill(chain, memory)?;
+            let mut kind = [0; 4];
+            if buffers::read_front(&self.buffers.readable, memory, &mut kind) < kind.len() {
+                return Err(QueueError::Request("no room for its type"));
             }
-            if !rearm(queue, memory)? {
-                return Ok(queue.needs_notification(memory)?);
+            let answer = if u32::from_le_bytes(kind) == FLUSH { DONE } else { FAILED };
+            let answer = answer.to_le_bytes();
+            if buffers::write_front(&self.buffers.writable, memory, &answer) < answer.len() {
+                return Err(QueueError::Request("no room for its answer"));
             }
-        }
+            Ok(answer.len() as u32)
+        })
     }
 
     fn save(&self) -> Vec<u8> {
@@ -108,7 +100,8 @@ mod tests {
     use super::*;
     use crate::{
         driver::{
-            BUFFERS, Driver, VERSION_1, assert_hostile_queues_break, assert_noise_is_survived,
+            BUFFERS, Driver, Entry, VERSION_1, assert_a_turn_ends, assert_hostile_queues_break,
+            assert_noise_is_survived,
         },
         hostile::assert_any_driver_is_survived,
     };
@@ -147,6 +140,13 @@ mod tests {
         let mut pmem = Pmem::new(START, 2 << 20);
         assert_eq!(pmem.restore(&Pmem::new(START, 2 << 20).save()), Ok(()));
         assert_eq!(pmem.restore(&Pmem::new(START, 4 << 20).save()), Err("start and size"));
+    }
+
+    #[test]
+    fn a_turn_ends() {
+        let request = Entry { address: BUFFERS, length: 4, flags: 1, next: 1 };
+        let answer = Entry { address: BUFFERS + 64, length: 4, flags: 2, next: 0 };
+        assert_a_turn_ends(driver(), 0, &[request, answer]);
     }
 
     #[test]

@@ -3,13 +3,12 @@
 use std::io;
 
 use virtio_bindings::virtio_ids::VIRTIO_ID_RNG;
-use virtio_queue::{Queue, QueueOwnedT, QueueT};
+use virtio_queue::Queue;
 
 use crate::{
-    Device, Memory, QueueError,
+    Device, Memory, QueueError, Served,
     buffers::{self, Buffers},
-    random,
-    rearm::rearm,
+    random, turn,
 };
 
 /// Entries of the queue. Linux has one request under way at a time.
@@ -57,26 +56,17 @@ impl Device for Rng {
         index: usize,
         queues: &mut [Queue],
         memory: &Memory,
-    ) -> Result<bool, QueueError> {
-        let queue = &mut queues[index];
-        loop {
-            queue.disable_notification(memory)?;
-            while let Some(chain) = queue.iter(memory)?.next() {
-                let head = chain.head_index();
-                self.buffers.fill(chain, memory)?;
-                if !self.buffers.readable.is_empty() {
-                    return Err(QueueError::Request("something to read")); // 5.4.6.1
-                }
-                let mut bytes = [0; MOST];
-                let length = buffers::total(&self.buffers.writable).min(MOST as u64) as usize;
-                random::fill(&mut bytes[..length])?;
-                let count = buffers::write_front(&self.buffers.writable, memory, &bytes[..length]);
-                queue.add_used(memory, head, count as u32)?;
+    ) -> Result<Served, QueueError> {
+        turn::serve_each(&mut queues[index], memory, |chain| {
+            self.buffers.fill(chain, memory)?;
+            if !self.buffers.readable.is_empty() {
+                return Err(QueueError::Request("something to read")); // 5.4.6.1
             }
-            if !rearm(queue, memory)? {
-                return Ok(queue.needs_notification(memory)?);
-            }
-        }
+            let mut bytes = [0; MOST];
+            let length = buffers::total(&self.buffers.writable).min(MOST as u64) as usize;
+            random::fill(&mut bytes[..length])?;
+            Ok(buffers::write_front(&self.buffers.writable, memory, &bytes[..length]) as u32)
+        })
     }
 }
 
@@ -85,7 +75,8 @@ mod tests {
     use super::*;
     use crate::{
         driver::{
-            BUFFERS, Driver, VERSION_1, assert_hostile_queues_break, assert_noise_is_survived,
+            BUFFERS, Driver, Entry, VERSION_1, assert_a_turn_ends, assert_hostile_queues_break,
+            assert_noise_is_survived,
         },
         hostile::assert_any_driver_is_survived,
     };
@@ -127,6 +118,12 @@ mod tests {
         let mut driver = driver();
         driver.request(0, &[(BUFFERS, 8, false), (BUFFERS, 64, true)]);
         assert!(driver.is_broken());
+    }
+
+    #[test]
+    fn a_turn_ends() {
+        let buffer = Entry { address: BUFFERS, length: 16, flags: 2, next: 0 };
+        assert_a_turn_ends(driver(), 0, &[buffer]);
     }
 
     #[test]

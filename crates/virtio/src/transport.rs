@@ -25,7 +25,7 @@ use virtio_bindings::{
 use virtio_queue::{Queue, QueueT};
 use vm_superio::Trigger;
 
-use super::{Device, Notice, QueueError};
+use super::{Device, Notice, QueueError, Served};
 use crate::Memory;
 
 /// "virt", little endian (4.2.2).
@@ -147,7 +147,8 @@ impl<T: Trigger> Transport<T> {
             Ok(VIRTIO_MMIO_DRIVER_FEATURES_SEL) => self.driver_features_sel = value,
             Ok(VIRTIO_MMIO_DRIVER_FEATURES) => self.write_driver_features(value),
             Ok(VIRTIO_MMIO_QUEUE_SEL) => self.queue_sel = value,
-            Ok(VIRTIO_MMIO_QUEUE_NOTIFY) => self.serve(value as usize),
+            // Of a queue that is there, doorbells tell: a turn is all that an odd driver gets here.
+            Ok(VIRTIO_MMIO_QUEUE_NOTIFY) => drop(self.serve(value as usize)),
             Ok(VIRTIO_MMIO_INTERRUPT_ACK) => self.interrupt_status &= !value,
             Ok(VIRTIO_MMIO_STATUS) => self.write_status(value),
             Ok(register @ VIRTIO_MMIO_QUEUE_NUM..=VIRTIO_MMIO_QUEUE_USED_HIGH) => {
@@ -246,13 +247,14 @@ impl<T: Trigger> Transport<T> {
         self.status & (DRIVER_OK | NEEDS_RESET) == DRIVER_OK
     }
 
-    /// Serves whatever is in a queue, if the driver is ready; other numbers mean nothing.
-    pub fn serve(&mut self, queue: usize) {
+    /// Serves a turn of a queue, if the driver is ready; other numbers mean nothing. Says whether there
+    /// is more: the queue is then to be served again, after the other devices.
+    pub fn serve(&mut self, queue: usize) -> bool {
         if !self.is_serving() || !self.queues.get(queue).is_some_and(Queue::ready) {
-            return;
+            return false;
         }
         let result = self.device.serve(queue, &mut self.queues, &self.memory);
-        self.tell(result.map(Notice::from));
+        self.tell(result)
     }
 
     /// A descriptor that the monitor is to watch for input, edge triggered, calling
@@ -261,24 +263,30 @@ impl<T: Trigger> Transport<T> {
         self.device.watched()
     }
 
-    /// Something happened on the watched descriptor.
-    pub fn handle_event(&mut self) {
-        if self.is_serving() {
-            let result = self.device.handle_event(&mut self.queues, &self.memory);
-            self.tell(result);
+    /// Something happened on the watched descriptor. Says whether there is more: this is then to be
+    /// called again, after the other devices were served.
+    pub fn handle_event(&mut self) -> bool {
+        if !self.is_serving() {
+            return false;
         }
+        let result = self.device.handle_event(&mut self.queues, &self.memory);
+        self.tell(result)
     }
 
-    fn tell(&mut self, result: Result<Notice, QueueError>) {
-        match result {
-            Ok(Notice::None) => {}
-            Ok(Notice::Used) => self.interrupt(VIRTIO_MMIO_INT_VRING),
-            Ok(Notice::Config) => {
+    fn tell(&mut self, result: Result<Served, QueueError>) -> bool {
+        let Ok(Served { notice, more }) = result else {
+            self.fail();
+            return false;
+        };
+        match notice {
+            Notice::None => {}
+            Notice::Used => self.interrupt(VIRTIO_MMIO_INT_VRING),
+            Notice::Config => {
                 self.config_generation = self.config_generation.wrapping_add(1);
                 self.interrupt(VIRTIO_MMIO_INT_CONFIG);
             }
-            Err(_) => self.fail(),
         }
+        more
     }
 
     /// The device stops until it is reset, and the driver is told (2.1.2).

@@ -23,9 +23,9 @@ use virtio_bindings::virtio_ids::VIRTIO_ID_VSOCK;
 use virtio_queue::{Queue, QueueOwnedT, QueueT};
 
 use crate::{
-    Device, Memory, Notice, QueueError,
+    Device, Memory, QueueError, Served,
     buffers::{self, Buffers, Segment, Vectors},
-    rearm::rearm,
+    turn::{Turn, rearm},
 };
 use host::{Host, Key};
 use packet::{HEADER, Header, STREAM, op};
@@ -85,14 +85,15 @@ impl Vsock {
         })
     }
 
-    /// Moves packets both ways until there is nothing or no room.
-    fn pump(&mut self, queues: &mut [Queue], memory: &Memory) -> Result<bool, QueueError> {
+    /// Moves packets both ways until there is nothing or no room, or a queue has had its turn.
+    fn pump(&mut self, queues: &mut [Queue], memory: &Memory) -> Result<Served, QueueError> {
         self.host.take_events();
         let mut used = [false; 3];
-        loop {
+        let mut turns = [RECEIVE, TRANSMIT].map(|queue| Turn::of(&queues[queue]));
+        let more = loop {
             queues.iter_mut().try_for_each(|queue| queue.disable_notification(memory))?;
-            let sent = self.transmit(&mut queues[TRANSMIT], memory)?;
-            let received = self.receive(&mut queues[RECEIVE], memory)?;
+            let sent = self.transmit(&mut queues[TRANSMIT], memory, &mut turns[TRANSMIT])?;
+            let received = self.receive(&mut queues[RECEIVE], memory, &mut turns[RECEIVE])?;
             used[TRANSMIT] |= sent;
             used[RECEIVE] |= received;
             used[EVENT] |= self.tell_reset(&mut queues[EVENT], memory)?;
@@ -102,22 +103,28 @@ impl Vsock {
             let more = packets && !self.host.is_full()
                 || room && self.host.has_something()
                 || events && self.reset_owed;
-            if !sent && !received && !more {
-                break;
+            let more = sent || received || more;
+            if !more || turns.iter().any(Turn::is_over) {
+                break more;
             }
-        }
+        };
         let mut notify = false;
         for (queue, used) in queues.iter_mut().zip(used) {
             notify |= used && queue.needs_notification(memory)?;
         }
-        Ok(notify)
+        Ok(Served { notice: notify.into(), more })
     }
 
     /// Takes the guest's packets, as long as the answers they ask for have room.
-    fn transmit(&mut self, queue: &mut Queue, memory: &Memory) -> Result<bool, QueueError> {
+    fn transmit(
+        &mut self,
+        queue: &mut Queue,
+        memory: &Memory,
+        turn: &mut Turn,
+    ) -> Result<bool, QueueError> {
         let mut moved = false;
         while !self.host.is_full() {
-            let Some(chain) = queue.iter(memory)?.next() else { break };
+            let Some(chain) = turn.next(queue, memory)? else { break };
             let head = chain.head_index();
             self.buffers.fill_up_to(chain, memory, HEADER as u64 + u64::from(LONGEST))?;
             self.take_packet(memory)?;
@@ -160,10 +167,15 @@ impl Vsock {
     }
 
     /// Gives the guest what there is for it, as long as it has room.
-    fn receive(&mut self, queue: &mut Queue, memory: &Memory) -> Result<bool, QueueError> {
+    fn receive(
+        &mut self,
+        queue: &mut Queue,
+        memory: &Memory,
+        turn: &mut Turn,
+    ) -> Result<bool, QueueError> {
         let mut moved = false;
         while self.host.has_something() {
-            let Some(chain) = queue.iter(memory)?.next() else { break };
+            let Some(chain) = turn.next(queue, memory)? else { break };
             let head = chain.head_index();
             self.buffers.fill(chain, memory)?;
             if buffers::total(&self.buffers.writable) <= HEADER as u64 {
@@ -262,7 +274,7 @@ impl Device for Vsock {
         _: usize,
         queues: &mut [Queue],
         memory: &Memory,
-    ) -> Result<bool, QueueError> {
+    ) -> Result<Served, QueueError> {
         self.pump(queues, memory)
     }
 
@@ -274,8 +286,8 @@ impl Device for Vsock {
         &mut self,
         queues: &mut [Queue],
         memory: &Memory,
-    ) -> Result<Notice, QueueError> {
-        self.pump(queues, memory).map(Notice::from)
+    ) -> Result<Served, QueueError> {
+        self.pump(queues, memory)
     }
 
     fn restore(&mut self, saved: &[u8]) -> Result<(), &'static str> {

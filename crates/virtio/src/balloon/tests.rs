@@ -4,7 +4,9 @@ use vm_memory::{Bytes, GuestAddress, GuestMemoryBackend};
 
 use super::*;
 use crate::{
-    driver::{BUFFERS, Driver, RAM, VERSION_1, assert_hostile_queues_break},
+    driver::{
+        BUFFERS, Driver, Entry, RAM, VERSION_1, assert_a_turn_ends, assert_hostile_queues_break,
+    },
     hostile::assert_any_driver_is_survived,
     transport::Transport,
 };
@@ -190,4 +192,14 @@ fn any_driver_is_survived() {
         control.set_target_pages(9);
         (Box::new(balloon), Box::new(control))
     });
+}
+
+#[test]
+fn turns_end() {
+    for (queue, length, flags) in [(INFLATE, 4, 0), (DEFLATE, 4, 0), (REPORT, 4096, 2)] {
+        let (driver, _control) = driver();
+        driver.put(BUFFERS, &100_u32.to_le_bytes());
+        let pages = Entry { address: BUFFERS, length, flags, next: 0 };
+        assert_a_turn_ends(driver, queue, &[pages]);
+    }
 }

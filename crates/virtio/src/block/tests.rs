@@ -7,8 +7,8 @@ use nix::sys::memfd::{MFdFlags, memfd_create};
 use super::*;
 use crate::{
     driver::{
-        BUFFERS, Driver, Entry, VERSION_1, assert_hostile_queues_break, assert_noise_is_survived,
-        assert_rings_over_each_other_end,
+        BUFFERS, Driver, Entry, SIZE, VERSION_1, assert_a_turn_ends, assert_hostile_queues_break,
+        assert_noise_is_survived, assert_rings_over_each_other_end,
     },
     hostile::assert_any_driver_is_survived,
 };
@@ -221,4 +221,44 @@ fn hostile_queues_break_the_device_only() {
 fn any_driver_is_survived() {
     assert_any_driver_is_survived(1, || (Box::new(disk()), Box::new(())));
     assert_any_driver_is_survived(1, || (Box::new(Block::writable(file(), 2048)), Box::new(())));
+}
+
+/// What is read lands in the ring of the driver and in the header of the request: the disk asks itself
+/// for sector after sector.
+#[test]
+fn a_disk_that_feeds_its_own_queue_takes_turns() {
+    const SECTORS: u16 = 1000;
+    let ring = Driver::available_ring(0);
+    let header_at = ring + 64;
+    let mut file = File::from(memfd_create(c"disk", MFdFlags::MFD_CLOEXEC).unwrap());
+    for sector in 0..SECTORS {
+        let mut bytes = [0; 512];
+        bytes[2..4].copy_from_slice(&(sector + 2).to_le_bytes());
+        bytes[64 + 8..64 + 10].copy_from_slice(&(sector + 1).to_le_bytes());
+        file.write_all(&bytes).unwrap();
+    }
+    let disk = Block::new(file, u64::from(SECTORS) * 512);
+    let mut driver = Driver::ready(Box::new(disk), VERSION_1, 1);
+    driver.put(header_at, &[0; 16]);
+    driver.describe(0, 0, Entry { address: header_at, length: 16, flags: 1, next: 1 });
+    driver.describe(0, 1, Entry { address: ring, length: 512, flags: 3, next: 2 });
+    driver.describe(0, 2, Entry { address: STATUS_AT, length: 1, flags: 2, next: 0 });
+    driver.set_available(0, 1);
+    let mut turns = 1;
+    while driver.device.serve(0) {
+        assert_eq!(driver.used(0).0, turns * SIZE, "turn {turns}");
+        turns += 1;
+    }
+    // The last one asks for a sector behind the end.
+    assert_eq!((driver.used(0).0, turns), (SECTORS + 1, SECTORS / SIZE + 1));
+    assert!(!driver.is_broken());
+}
+
+#[test]
+fn a_turn_ends() {
+    let (driver, _) = writable(0);
+    driver.put(HEADER_AT, &VIRTIO_BLK_T_GET_ID.to_le_bytes());
+    let header = Entry { address: HEADER_AT, length: 16, flags: 1, next: 1 };
+    let rest = Entry { address: DATA_AT, length: 21, flags: 2, next: 0 };
+    assert_a_turn_ends(driver, 0, &[header, rest]);
 }

@@ -9,7 +9,10 @@ use nix::{fcntl::OFlag, unistd::pipe2};
 
 use super::*;
 use crate::{
-    driver::{BUFFERS, Driver, VERSION_1, assert_hostile_queues_break, assert_noise_is_survived},
+    driver::{
+        BUFFERS, Driver, Entry, VERSION_1, assert_a_turn_ends, assert_hostile_queues_break,
+        assert_noise_is_survived,
+    },
     hostile::assert_any_driver_is_survived,
     transport::Transport,
 };
@@ -148,4 +151,16 @@ fn typed() -> (Driver, File) {
     let (driver, mut keyboard, _) = driver();
     keyboard.write_all(b"some words").unwrap();
     (driver, keyboard)
+}
+
+/// A keyboard that is always typed on, and a screen that takes everything.
+#[test]
+fn turns_end() {
+    for (queue, flags) in [(RECEIVE, 2), (TRANSMIT, 0)] {
+        let zero = || File::options().read(true).write(true).open("/dev/zero").unwrap().into();
+        let console = Console::new(zero(), zero()).unwrap();
+        let driver = Driver::ready(Box::new(console), VERSION_1, 2);
+        let buffer = Entry { address: BUFFERS, length: 64, flags, next: 0 };
+        assert_a_turn_ends(driver, queue, &[buffer]);
+    }
 }

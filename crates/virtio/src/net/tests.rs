@@ -10,8 +10,8 @@ use nix::{
 use super::*;
 use crate::{
     driver::{
-        BUFFERS, Driver, Entry, VERSION_1, assert_hostile_queues_break, assert_noise_is_survived,
-        assert_rings_over_each_other_end,
+        BUFFERS, Driver, Entry, VERSION_1, assert_a_turn_ends, assert_hostile_queues_break,
+        assert_noise_is_survived, assert_rings_over_each_other_end,
     },
     hostile::assert_any_driver_is_survived,
     transport::Transport,
@@ -43,7 +43,7 @@ impl Device for OnSocket {
         index: usize,
         queues: &mut [Queue],
         memory: &Memory,
-    ) -> Result<bool, QueueError> {
+    ) -> Result<Served, QueueError> {
         self.0.serve(index, queues, memory)
     }
     fn watched(&self) -> Option<BorrowedFd<'_>> {
@@ -53,7 +53,7 @@ impl Device for OnSocket {
         &mut self,
         queues: &mut [Queue],
         memory: &Memory,
-    ) -> Result<Notice, QueueError> {
+    ) -> Result<Served, QueueError> {
         self.0.handle_event(queues, memory)
     }
     fn save(&self) -> Vec<u8> {
@@ -191,4 +191,16 @@ fn packets_wake_the_device() {
     assert!(driver.device.watched().is_some());
     driver.device.handle_event();
     assert_eq!(driver.used(RECEIVE), (1, 0, 90));
+}
+
+/// A tap that always has something, and takes everything.
+#[test]
+fn turns_end() {
+    for (queue, flags) in [(RECEIVE, 2), (TRANSMIT, 0)] {
+        let tap = std::fs::File::options().read(true).write(true).open("/dev/zero").unwrap();
+        let card = OnSocket(Net::with_fd(tap.into(), [2; 6]));
+        let driver = Driver::ready(Box::new(card), VERSION_1, 2);
+        let buffer = Entry { address: BUFFERS, length: 1526, flags, next: 0 };
+        assert_a_turn_ends(driver, queue, &[buffer]);
+    }
 }

@@ -198,7 +198,10 @@ impl<T: Trigger> Transport<T> {
     /// it was saved (a doorbell, an interrupt, a packet) happens again, since neither doorbells nor
     /// lines are part of the state. A driver takes either once too often without harm.
     pub fn resume(&mut self) {
-        (0..self.queues.len()).for_each(|queue| self.serve(queue));
+        // Nothing runs that could add to a queue: a turn of each is all there is.
+        for queue in 0..self.queues.len() {
+            self.serve(queue);
+        }
         self.handle_event();
         if self.interrupt_status != 0 {
             self.interrupt(0);

@@ -25,8 +25,8 @@ impl Device for Idle {
     fn activate(&mut self, features: u64) -> std::io::Result<()> {
         if features & 1 << 5 == 0 { Ok(()) } else { Err(std::io::Error::other("no")) }
     }
-    fn serve(&mut self, _: usize, _: &mut [Queue], _: &Memory) -> Result<bool, QueueError> {
-        Ok(true)
+    fn serve(&mut self, _: usize, _: &mut [Queue], _: &Memory) -> Result<Served, QueueError> {
+        Ok(Notice::Used.into())
     }
 }
 

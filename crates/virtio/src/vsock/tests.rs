@@ -15,7 +15,10 @@ use super::{
     packet::{SHUTDOWN_BOTH, SHUTDOWN_RCV, SHUTDOWN_SEND},
     *,
 };
-use crate::transport::Transport;
+use crate::{
+    driver::{BUFFERS, Entry, assert_a_turn_ends},
+    transport::Transport,
+};
 use guest::{GUEST, Guest, Sockets};
 
 /// A port of the guest's, and one where a program of the host's waits.
@@ -333,4 +336,13 @@ fn a_guest_has_a_context_id_of_a_guest() {
         let sockets = Sockets::new();
         assert!(Vsock::new(cid, sockets.listener(), sockets.path()).is_err(), "{cid}");
     }
+}
+
+/// Packets that need no answer, without end.
+#[test]
+fn a_turn_ends() {
+    let guest = Guest::new();
+    guest.driver.put(BUFFERS, &guest.header(op::RST, THERE, HERE).encode());
+    let packet = Entry { address: BUFFERS, length: HEADER as u32, flags: 0, next: 0 };
+    assert_a_turn_ends(guest.driver, TRANSMIT, &[packet]);
 }

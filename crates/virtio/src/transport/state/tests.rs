@@ -10,7 +10,7 @@ use virtio_bindings::virtio_mmio::*;
 
 use super::*;
 use crate::{
-    QueueError,
+    Notice, QueueError, Served,
     driver::{BUFFERS, Counter, Driver, RAM, VERSION_1},
 };
 use virtio_queue::QueueOwnedT;
@@ -50,12 +50,12 @@ impl Device for Echo {
         index: usize,
         queues: &mut [Queue],
         memory: &Memory,
-    ) -> Result<bool, QueueError> {
+    ) -> Result<Served, QueueError> {
         let queue = &mut queues[index];
         while let Some(chain) = queue.iter(memory)?.next() {
             queue.add_used(memory, chain.head_index(), 0)?;
         }
-        Ok(queue.needs_notification(memory)?)
+        Ok(Notice::from(queue.needs_notification(memory)?).into())
     }
     fn save(&self) -> Vec<u8> {
         vec![self.own]
@@ -230,7 +230,7 @@ proptest! {
             prop_assert_eq!(device.save(), state);
             driver.device = device;
             driver.device.resume();
-            (0..3).for_each(|queue| driver.device.serve(queue));
+            (0..3).for_each(|queue| drop(driver.device.serve(queue)));
             driver.write(VIRTIO_MMIO_STATUS, 0);
             prop_assert_eq!(driver.status(), 0);
         }
