@@ -114,7 +114,7 @@ impl Vsock {
             used[RECEIVE] |= received;
             let room = rearm(&mut queues[RECEIVE], memory)?;
             let packets = rearm(&mut queues[TRANSMIT], memory)?;
-            let events = rearm(&mut queues[EVENT], memory)?;
+            let events = self.rearm_events(&mut queues[EVENT], memory)?;
             let more = packets && !self.host.is_full()
                 || room
                     && self.host.has_something()
@@ -257,6 +257,17 @@ impl Vsock {
         queue.add_used(memory, head, count as u32)?;
         self.reset = Reset::Told { available };
         Ok(true)
+    }
+
+    /// As [`rearm`]; but while the guest is handling what it was told, it is to notify of the buffer it
+    /// gives back, not of the first that it gave.
+    fn rearm_events(&self, queue: &mut Queue, memory: &Memory) -> Result<bool, QueueError> {
+        let Reset::Told { available } = self.reset else { return rearm(queue, memory) };
+        let next = queue.next_avail();
+        queue.set_next_avail(available);
+        let more = rearm(queue, memory);
+        queue.set_next_avail(next);
+        more
     }
 
     /// Whether the guest may be given packets.
