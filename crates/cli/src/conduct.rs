@@ -1,6 +1,10 @@
 //! Carries out a plan on the machine this process runs on, be it the user's or the emulated one.
 
-use std::{fs::File, io, path::Path};
+use std::{
+    fs::{self, File},
+    io,
+    path::Path,
+};
 
 use anyhow::{Context, Result};
 use compare_backend::Backend;
@@ -9,7 +13,7 @@ use compare_container::ContainerBackend;
 use compare_lab::Paths;
 use compare_microvm::{MicrovmBackend, MicrovmConfig, args::DeviceArgs};
 use compare_runner::{Cancel, Scratch, Setting};
-use compare_spec::{Image, Plan, RunEvent, Side, StartMode};
+use compare_spec::{HostKind, Image, Plan, RunEvent, Side, StartMode};
 
 /// Where control groups are mounted.
 pub const CGROUP_ROOT: &str = "/sys/fs/cgroup";
@@ -52,8 +56,14 @@ pub fn conduct(
                 temporary.display()
             )
         })?;
-    if scratch.is_some() {
-        warm(paths, image);
+    // While the emulated host waits for its disk, its clock of instructions has none to count and
+    // leaps from timer to timer, by seconds where this machine is busy.
+    let emulated = plan.host == HostKind::Lab;
+    if emulated || scratch.is_some() {
+        warm_microvm(paths, image);
+    }
+    if emulated {
+        warm_tree(&image.tree);
     }
     let mut backends = backends(plan, paths, scratch.as_ref())?;
     let parent = Parent::create(&hierarchy).context("cannot make a control group for the run")?;
@@ -74,10 +84,25 @@ pub fn conduct(
 /// Reads what a microVM is started from. The instance that snapshots are made of comes before all
 /// warm-ups, and would otherwise wait for the disk within its own start. What cannot be read is told
 /// by that start.
-fn warm(paths: &Paths, image: &Image) {
+fn warm_microvm(paths: &Paths, image: &Image) {
     for path in [&paths.vmm, &paths.kernel, &paths.initramfs, &image.erofs] {
-        let _ = File::open(path).and_then(|mut file| io::copy(&mut file, &mut io::sink()));
+        warm_file(path);
     }
+}
+
+/// Reads what a container is started from.
+fn warm_tree(directory: &Path) {
+    for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
+        match entry.file_type() {
+            Ok(kind) if kind.is_dir() => warm_tree(&entry.path()),
+            Ok(kind) if kind.is_file() => warm_file(&entry.path()),
+            _ => {}
+        }
+    }
+}
+
+fn warm_file(path: &Path) {
+    let _ = File::open(path).and_then(|mut file| io::copy(&mut file, &mut io::sink()));
 }
 
 /// One for each side of the plan.

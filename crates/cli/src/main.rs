@@ -6,6 +6,7 @@ mod args;
 mod commands;
 mod conduct;
 mod exit;
+mod output;
 mod place;
 mod prepare;
 mod progress;

@@ -147,6 +147,22 @@ fn the_doctor_gives_evidence() {
     }
 }
 
+/// `compare … | head -1`: nobody reads the rest, and nobody is told so.
+#[test]
+fn a_reader_may_leave_early() {
+    for arguments in [&["doctor"][..], &["doctor", "--json"], &["workloads", "list"], &["schema"]] {
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let output = std::process::Command::new(support::program())
+            .args(arguments)
+            .stdout(writer)
+            .output()
+            .unwrap();
+        assert_eq!(String::from_utf8_lossy(&output.stderr), "", "{arguments:?}");
+        assert!([Some(0), Some(3), Some(4)].contains(&output.status.code()), "{arguments:?}");
+    }
+}
+
 /// Without the means the verdict is clear, and nothing falls back in silence.
 #[test]
 fn a_host_that_cannot_refuses() {

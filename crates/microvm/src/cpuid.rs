@@ -2,6 +2,8 @@
 //! very CPU and its place among the others put right. Leaves as in the Intel SDM vol. 2, CPUID, and
 //! the AMD APM vol. 3, appendix E.
 
+use core::arch::x86_64::__cpuid;
+
 use kvm_bindings::{CpuId, kvm_cpuid_entry2};
 
 /// Leaf 1, ECX: timer deadline as a TSC value; a hypervisor is present.
@@ -18,15 +20,58 @@ const EDX_HTT: u32 = 1 << 28;
 const LEVEL_SMT: u32 = 1;
 const LEVEL_CORE: u32 = 2;
 
-/// Turns what KVM supports into what the CPU with this APIC id shows: one thread per core, all
-/// cores in one package.
-pub fn configure(cpuid: &mut CpuId, apic_id: u32, vcpus: u32, tsc_deadline: bool) {
-    for entry in cpuid.as_mut_slice() {
-        configure_entry(entry, apic_id, vcpus, tsc_deadline);
+/// KVM's own features (Documentation/virt/kvm/x86/cpuid.rst) and the one by which an interrupt may
+/// end without an exit, KVM_FEATURE_PV_EOI.
+const KVM_FEATURES: u32 = 0x4000_0001;
+const EAX_PV_EOI: u32 = 1 << 6;
+
+/// What all CPUs of a machine show alike.
+#[derive(Debug, Clone, Copy)]
+pub struct Features {
+    /// Number of CPUs.
+    pub vcpus: u32,
+    /// Whether the local APIC's timer takes a TSC value for its deadline.
+    pub tsc_deadline: bool,
+    /// Whether an interrupt may end without an exit. See [`Features::of`].
+    pub pv_eoi: bool,
+}
+
+impl Features {
+    /// What is shown here. Where QEMU's translator emulates this machine, it delivers an interrupt a
+    /// second time if one of its timers falls due before the guest's next exit, whatever the guest
+    /// is doing then (docs/lab.md). With several CPUs that loses wake-ups; so there the guest gets no
+    /// means to end an interrupt without an exit, which then comes a few hundred instructions after
+    /// each delivery. With one CPU no such loss was ever seen, and the exits would have to be paid.
+    pub fn of(vcpus: u32, tsc_deadline: bool) -> Self {
+        Self { vcpus, tsc_deadline, pv_eoi: vcpus == 1 || !is_translated() }
     }
 }
 
-fn configure_entry(entry: &mut kvm_cpuid_entry2, apic_id: u32, vcpus: u32, tsc_deadline: bool) {
+/// The name of the hypervisor this machine runs under, if any (leaf 1, ECX bit 31; leaf 0x40000000).
+pub fn hypervisor() -> Option<String> {
+    if __cpuid(1).ecx & ECX_HYPERVISOR == 0 {
+        return None;
+    }
+    let leaf = __cpuid(0x4000_0000);
+    let bytes = [leaf.ebx, leaf.ecx, leaf.edx].map(u32::to_le_bytes).concat();
+    Some(String::from_utf8_lossy(&bytes).trim_end_matches('\0').to_owned())
+}
+
+/// Whether QEMU's translator (TCG) emulates this machine.
+pub fn is_translated() -> bool {
+    hypervisor().is_some_and(|name| name == "TCGTCGTCGTCG")
+}
+
+/// Turns what KVM supports into what the CPU with this APIC id shows: one thread per core, all
+/// cores in one package.
+pub fn configure(cpuid: &mut CpuId, apic_id: u32, features: Features) {
+    for entry in cpuid.as_mut_slice() {
+        configure_entry(entry, apic_id, features);
+    }
+}
+
+fn configure_entry(entry: &mut kvm_cpuid_entry2, apic_id: u32, features: Features) {
+    let Features { vcpus, tsc_deadline, pv_eoi } = features;
     let core_bits = vcpus.next_power_of_two().trailing_zeros();
     match entry.function {
         0x1 => {
@@ -54,6 +99,7 @@ fn configure_entry(entry: &mut kvm_cpuid_entry2, apic_id: u32, vcpus: u32, tsc_d
             entry.ecx = kind << 8 | entry.index & 0xff;
             entry.edx = apic_id;
         }
+        KVM_FEATURES if !pv_eoi => entry.eax &= !EAX_PV_EOI,
         0x8000_0001 => entry.ecx &= !ECX_SVM,
         // AMD: number of threads less one, and how many bits of the APIC id tell them apart.
         0x8000_0008 => entry.ecx = entry.ecx & !0xf0ff | core_bits << 12 | (vcpus - 1),
@@ -85,7 +131,8 @@ mod tests {
             edx: 0,
             ..Default::default()
         };
-        configure_entry(&mut entry, apic_id, vcpus, true);
+        let features = Features { vcpus, tsc_deadline: true, pv_eoi: false };
+        configure_entry(&mut entry, apic_id, features);
         entry
     }
 
@@ -97,6 +144,13 @@ mod tests {
         assert_eq!(first.edx, EDX_HTT);
         assert_eq!(shown(1, 0, 0, 0, 1).edx, 0);
         assert_eq!(shown(0x8000_001e, 0, 0, 3, 4).ebx, 3);
+    }
+
+    #[test]
+    fn an_interrupt_ends_without_an_exit_only_where_it_may() {
+        assert_eq!(shown(KVM_FEATURES, 0, 0xff, 0, 2).eax, 0xbf);
+        assert!(Features::of(1, true).pv_eoi);
+        assert_eq!(Features::of(2, true).pv_eoi, !is_translated());
     }
 
     #[test]

@@ -13,7 +13,8 @@ use vm_memory::{Address, GuestMemoryBackend, GuestMemoryRegion};
 use vmm_sys_util::eventfd::EventFd;
 
 use crate::{
-    boot, cpuid,
+    boot,
+    cpuid::{self, Features},
     error::Error,
     layout,
     memory::Memory,
@@ -99,8 +100,7 @@ pub fn check_extensions(kvm: &Kvm) -> Result<(), Error> {
 pub struct Vm {
     fd: VmFd,
     cpuid: CpuId,
-    vcpus: u32,
-    tsc_deadline: bool,
+    features: Features,
 }
 
 impl Vm {
@@ -123,7 +123,7 @@ impl Vm {
         let fd = kvm.create_vm().map_err(Error::kvm("KVM_CREATE_VM"))?;
         fd.set_tss_address(layout::KVM_TSS).map_err(Error::kvm("KVM_SET_TSS_ADDR"))?;
         fd.create_irq_chip().map_err(Error::kvm("KVM_CREATE_IRQCHIP"))?;
-        Ok(Self { fd, cpuid, vcpus, tsc_deadline })
+        Ok(Self { fd, cpuid, features: Features::of(vcpus, tsc_deadline) })
     }
 
     /// Its descriptor.
@@ -134,7 +134,7 @@ impl Vm {
     /// What the CPU with this number shows of itself.
     pub fn cpuid(&self, id: u32) -> Vec<kvm_cpuid_entry2> {
         let mut cpuid = self.cpuid.clone();
-        cpuid::configure(&mut cpuid, id, self.vcpus, self.tsc_deadline);
+        cpuid::configure(&mut cpuid, id, self.features);
         cpuid.as_slice().to_vec()
     }
 
@@ -185,7 +185,7 @@ impl Vm {
     /// # Errors
     /// KVM refuses.
     pub fn create_vcpus(&self, entry: u64) -> Result<Vec<VcpuFd>, Error> {
-        (0..self.vcpus)
+        (0..self.features.vcpus)
             .map(|id| {
                 let vcpu = self.create_vcpu(id)?;
                 configure_msrs(&vcpu)?;
@@ -219,7 +219,7 @@ impl Vm {
     fn create_vcpu(&self, id: u32) -> Result<VcpuFd, Error> {
         let vcpu = self.fd.create_vcpu(id.into()).map_err(Error::kvm("KVM_CREATE_VCPU"))?;
         let mut cpuid = self.cpuid.clone();
-        cpuid::configure(&mut cpuid, id, self.vcpus, self.tsc_deadline);
+        cpuid::configure(&mut cpuid, id, self.features);
         vcpu.set_cpuid2(&cpuid).map_err(Error::kvm("KVM_SET_CPUID2"))?;
         Ok(vcpu)
     }

@@ -7,7 +7,8 @@
 //!
 //! Anything odd about a packet ends its connection by RST; a packet without a whole header, or longer
 //! than any, breaks the device. What is under way when a snapshot is taken is lost; the restored guest is told so
-//! (5.10.6.7), closes its connections and reads its context ID again.
+//! (5.10.6.7), closes its connections and reads its context ID again. Until it has done that it gets no
+//! packet, or it would close a connection that was made since.
 
 mod connection;
 mod host;
@@ -17,6 +18,7 @@ use std::{
     io,
     os::{fd::BorrowedFd, unix::net::UnixListener},
     path::PathBuf,
+    sync::atomic::Ordering,
 };
 
 use virtio_bindings::virtio_ids::VIRTIO_ID_VSOCK;
@@ -56,7 +58,19 @@ pub struct Vsock {
     body: Vec<Segment>,
     vectors: Vectors,
     bytes: Vec<u8>,
-    reset_owed: bool,
+    reset: Reset,
+}
+
+/// How far a guest is that was restored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Reset {
+    /// It was not, or has closed its connections since.
+    Done,
+    /// It is yet to be told.
+    Owed,
+    /// It was told. Linux gives the buffer of an event back once it has handled it, so that there are
+    /// then more than `available` buffers.
+    Told { available: u16 },
 }
 
 impl Vsock {
@@ -81,7 +95,7 @@ impl Vsock {
             body: Vec::new(),
             vectors: Vectors::default(),
             bytes: Vec::new(),
-            reset_owed: false,
+            reset: Reset::Done,
         })
     }
 
@@ -92,17 +106,20 @@ impl Vsock {
         let mut turns = [RECEIVE, TRANSMIT].map(|queue| Turn::of(&queues[queue]));
         let more = loop {
             queues.iter_mut().try_for_each(|queue| queue.disable_notification(memory))?;
+            used[EVENT] |= self.tell_reset(&mut queues[EVENT], memory)?;
             let sent = self.transmit(&mut queues[TRANSMIT], memory, &mut turns[TRANSMIT])?;
-            let received = self.receive(&mut queues[RECEIVE], memory, &mut turns[RECEIVE])?;
+            let received = self.is_listening(&queues[EVENT], memory)?
+                && self.receive(&mut queues[RECEIVE], memory, &mut turns[RECEIVE])?;
             used[TRANSMIT] |= sent;
             used[RECEIVE] |= received;
-            used[EVENT] |= self.tell_reset(&mut queues[EVENT], memory)?;
             let room = rearm(&mut queues[RECEIVE], memory)?;
             let packets = rearm(&mut queues[TRANSMIT], memory)?;
-            let events = rearm(&mut queues[EVENT], memory)?;
+            let events = self.rearm_events(&mut queues[EVENT], memory)?;
             let more = packets && !self.host.is_full()
-                || room && self.host.has_something()
-                || events && self.reset_owed;
+                || room
+                    && self.host.has_something()
+                    && self.is_listening(&queues[EVENT], memory)?
+                || events && self.reset == Reset::Owed;
             let more = sent || received || more;
             if !more || turns.iter().any(Turn::is_over) {
                 break more;
@@ -226,7 +243,7 @@ impl Vsock {
 
     /// Tells a restored guest that its connections are gone, once it has room for an event.
     fn tell_reset(&mut self, queue: &mut Queue, memory: &Memory) -> Result<bool, QueueError> {
-        if !self.reset_owed {
+        if self.reset != Reset::Owed {
             return Ok(false);
         }
         let Some(chain) = queue.iter(memory)?.next() else { return Ok(false) };
@@ -236,9 +253,31 @@ impl Vsock {
         if count < TRANSPORT_RESET.len() {
             return Err(QueueError::Request("a buffer too short for an event"));
         }
+        let available = queue.avail_idx(memory, Ordering::Acquire)?.0;
         queue.add_used(memory, head, count as u32)?;
-        self.reset_owed = false;
+        self.reset = Reset::Told { available };
         Ok(true)
+    }
+
+    /// As [`rearm`]; but while the guest is handling what it was told, it is to notify of the buffer it
+    /// gives back, not of the first that it gave.
+    fn rearm_events(&self, queue: &mut Queue, memory: &Memory) -> Result<bool, QueueError> {
+        let Reset::Told { available } = self.reset else { return rearm(queue, memory) };
+        let next = queue.next_avail();
+        queue.set_next_avail(available);
+        let more = rearm(queue, memory);
+        queue.set_next_avail(next);
+        more
+    }
+
+    /// Whether the guest may be given packets.
+    fn is_listening(&mut self, events: &Queue, memory: &Memory) -> Result<bool, QueueError> {
+        if let Reset::Told { available } = self.reset
+            && events.avail_idx(memory, Ordering::Acquire)?.0 != available
+        {
+            self.reset = Reset::Done;
+        }
+        Ok(self.reset == Reset::Done)
     }
 }
 
@@ -266,7 +305,7 @@ impl Device for Vsock {
 
     fn reset(&mut self) {
         self.host.clear();
-        self.reset_owed = false;
+        self.reset = Reset::Done;
     }
 
     fn serve(
@@ -291,7 +330,7 @@ impl Device for Vsock {
     }
 
     fn restore(&mut self, saved: &[u8]) -> Result<(), &'static str> {
-        self.reset_owed = true;
+        self.reset = Reset::Owed;
         if saved.is_empty() { Ok(()) } else { Err("length") }
     }
 }

@@ -6,6 +6,7 @@ use compare_image::Purpose;
 
 use crate::{
     exit::Code,
+    output::print,
     place::{self, Abilities},
 };
 
@@ -20,7 +21,7 @@ pub fn run(json: bool) -> Result<Code> {
     if json {
         print_json(&abilities, code)?;
     } else {
-        print_text(&abilities, code);
+        print_text(&abilities, code)?;
     }
     Ok(code)
 }
@@ -34,25 +35,26 @@ fn kvm_finding(abilities: &Abilities) -> Finding {
     }
 }
 
-fn print_text(abilities: &Abilities, code: Code) {
-    println!("microVM");
-    print(&kvm_finding(abilities));
-    abilities.microvm.iter().for_each(print);
-    print(&place::snapshots());
-    println!("container, and the microVM's cgroup and network");
-    abilities.container.iter().for_each(print);
-    println!("set-up");
+fn print_text(abilities: &Abilities, code: Code) -> Result<()> {
+    let mut text = "microVM\n".to_owned();
+    text += &line(&kvm_finding(abilities));
+    text.extend(abilities.microvm.iter().map(line));
+    text += &line(&place::snapshots());
+    text += "container, and the microVM's cgroup and network\n";
+    text.extend(abilities.container.iter().map(line));
+    text += "set-up\n";
     for (purpose, name) in PURPOSES {
         let of =
             || abilities.setup.iter().filter(|(of, _)| *of == purpose).map(|(_, finding)| finding);
         if of().all(|finding| finding.ok) {
             let programs: Vec<&str> = of().map(|finding| finding.name).collect();
-            print(&Finding { name, ok: true, evidence: programs.join(", "), remedy: None });
+            text += &line(&Finding { name, ok: true, evidence: programs.join(", "), remedy: None });
         } else {
-            of().filter(|finding| !finding.ok).for_each(print);
+            text.extend(of().filter(|finding| !finding.ok).map(line));
         }
     }
-    println!("\n{}", verdict(code));
+    text += &format!("\n{}\n", verdict(code));
+    print(&text)
 }
 
 const PURPOSES: [(Purpose, &str); 3] = [
@@ -61,12 +63,13 @@ const PURPOSES: [(Purpose, &str); 3] = [
     (Purpose::Lab, "lab"),
 ];
 
-fn print(finding: &Finding) {
+fn line(finding: &Finding) -> String {
     let verdict = if finding.ok { "ok  " } else { "FAIL" };
-    println!("  {verdict}  {:<18}  {}", finding.name, finding.evidence);
+    let mut text = format!("  {verdict}  {:<18}  {}\n", finding.name, finding.evidence);
     if let Some(remedy) = finding.remedy.as_ref().filter(|_| !finding.ok) {
-        println!("        {:<18}  remedy: {remedy}", "");
+        text += &format!("        {:<18}  remedy: {remedy}\n", "");
     }
+    text
 }
 
 fn verdict(code: Code) -> &'static str {
@@ -96,6 +99,5 @@ fn print_json(abilities: &Abilities, code: Code) -> Result<()> {
         "snapshots": [finding(&place::snapshots())],
         "setup": abilities.setup.iter().map(|(_, one)| finding(one)).collect::<Vec<_>>(),
     });
-    println!("{}", serde_json::to_string_pretty(&whole)?);
-    Ok(())
+    print(&format!("{}\n", serde_json::to_string_pretty(&whole)?))
 }

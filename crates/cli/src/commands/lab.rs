@@ -1,6 +1,6 @@
 //! `compare lab exec`: a static program inside the emulated host, as the tests need it.
 
-use std::{io::Write, path::PathBuf, time::Duration};
+use std::{path::PathBuf, time::Duration};
 
 use anyhow::{Context, Result};
 use compare_lab::{Event, Lab as Machine, Request};
@@ -9,6 +9,7 @@ use tokio::time::timeout;
 use crate::{
     args::Lab,
     exit::{Code, coded},
+    output::print,
     prepare::prepare_files,
     progress::SetupProgress,
 };
@@ -38,8 +39,7 @@ pub fn run(command: Lab) -> Result<Code> {
             tokio::select! {
                 event = timeout(SILENCE, lab.next()) => match event.map_err(|_| silent())?? {
                     Event::Output { text } => {
-                        print!("{text}");
-                        let _ = std::io::stdout().flush();
+                        print(&text)?;
                     }
                     Event::Exited { code } => break code,
                     Event::Failed { message } => return Err(coded(Code::Failure, message)),

@@ -1,10 +1,6 @@
 //! `compare report FILE`, and the writing of every report.
 
-use std::{
-    fs,
-    io::{IsTerminal, Write},
-    path::Path,
-};
+use std::{fs, io::IsTerminal, path::Path};
 
 use anyhow::{Context, Result};
 use compare_report::Style;
@@ -13,6 +9,7 @@ use compare_spec::Record;
 use crate::{
     args::{Exports, Report},
     exit::Code,
+    output::print,
 };
 
 pub fn run(report: Report) -> Result<Code> {
@@ -89,14 +86,6 @@ fn write(path: &Path, text: &str) -> Result<()> {
             let _ = fs::remove_file(&beside);
         })
         .with_context(context)
-}
-
-fn print(text: &str) -> Result<()> {
-    match std::io::stdout().write_all(text.as_bytes()) {
-        // Whoever reads only the first lines (`| head`) has what they wanted.
-        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
-        other => other.context("cannot print the report"),
-    }
 }
 
 fn terminal_width() -> usize {

@@ -2,9 +2,9 @@
 
 use anyhow::Result;
 
-use crate::exit::Code;
+use crate::{exit::Code, output::print};
 
 pub fn run() -> Result<Code> {
-    println!("{}", compare_report::schema().trim_end());
+    print(&format!("{}\n", compare_report::schema().trim_end()))?;
     Ok(Code::Success)
 }

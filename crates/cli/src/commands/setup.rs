@@ -3,7 +3,7 @@
 use anyhow::Result;
 use compare_spec::{Clock, HostKind, Plan};
 
-use crate::{exit::Code, prepare::prepare, progress::SetupProgress};
+use crate::{exit::Code, output::print, prepare::prepare, progress::SetupProgress};
 
 pub fn run(workload: &str) -> Result<Code> {
     let plan = Plan {
@@ -19,16 +19,18 @@ pub fn run(workload: &str) -> Result<Code> {
     };
     let prepared = prepare(&plan, None, &SetupProgress::new())?;
     let image = &prepared.image;
-    println!(
-        "root file system: {} ({} bytes as EROFS)\n  {}\n  {}",
+    let mut text = format!(
+        "root file system: {} ({} bytes as EROFS)\n  {}\n  {}\n",
         image.digest,
         image.erofs_bytes,
         image.tree.display(),
         image.erofs.display()
     );
-    println!("guest kernel: {}", prepared.paths.kernel.display());
+    text += &format!("guest kernel: {}\n", prepared.paths.kernel.display());
     if let Some(lab) = &prepared.lab {
-        println!("emulated host: {}\n  {}", lab.files.kernel.display(), lab.files.disk.display());
+        let (kernel, disk) = (lab.files.kernel.display(), lab.files.disk.display());
+        text += &format!("emulated host: {kernel}\n  {disk}\n");
     }
+    print(&text)?;
     Ok(Code::Success)
 }

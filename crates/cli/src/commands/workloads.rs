@@ -5,18 +5,19 @@ use anyhow::Result;
 use crate::{
     args::Workloads,
     exit::{Code, coded},
+    output::print,
 };
 
 pub fn run(command: Workloads) -> Result<Code> {
     match command {
         Workloads::List => {
+            let mut text = String::new();
             for (name, _) in compare_image::builtin() {
                 let workload = compare_image::load(name)?;
-                println!("{name:<12} {}", workload.description);
+                text += &format!("{name:<12} {}\n", workload.description);
             }
-            println!(
-                "\nYour own: compare workloads show nginx > mine.toml, edit it, compare run --workload ./mine.toml"
-            );
+            text += "\nYour own: compare workloads show nginx > mine.toml, edit it, compare run --workload ./mine.toml\n";
+            print(&text)?;
         }
         Workloads::Show { name } => {
             let known = compare_image::builtin().iter().find(|(known, _)| *known == name);
@@ -28,7 +29,7 @@ pub fn run(command: Workloads) -> Result<Code> {
                     format!("{name}: only built-in workloads can be shown"),
                 ));
             };
-            print!("{text}");
+            print(text)?;
         }
     }
     Ok(Code::Success)

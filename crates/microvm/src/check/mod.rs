@@ -10,12 +10,13 @@
 
 mod microguest;
 
-use std::{arch::x86_64::__cpuid, io, path::Path, sync::mpsc, thread, time::Duration};
+use std::{io, path::Path, sync::mpsc, thread, time::Duration};
 
 use compare_spec::KvmKind;
 use kvm_ioctls::Kvm;
 
 use crate::{
+    cpuid,
     error::Error,
     vm::{self, open_kvm},
 };
@@ -139,24 +140,14 @@ fn judge(findings: &Findings) -> (KvmKind, Vec<String>) {
     if !fast || !landed {
         return (KvmKind::Software, vec![speed, landing]);
     }
-    let (kind, whose) = match hypervisor() {
+    let (kind, whose) = match cpuid::hypervisor() {
         None => (KvmKind::Hardware, "no hypervisor lies below this kernel".to_owned()),
-        Some(name) if name == "TCGTCGTCGTCG" => {
+        Some(_) if cpuid::is_translated() => {
             (KvmKind::EmulatedSvm, "this machine is emulated by QEMU's translator (TCG)".to_owned())
         }
         Some(name) => (KvmKind::Nested, format!("this machine is itself a guest (of {name:?})")),
     };
     (kind, vec![speed, landing, whose])
-}
-
-/// The name of the hypervisor this machine runs under, if any (leaf 1, ECX bit 31; leaf 0x40000000).
-fn hypervisor() -> Option<String> {
-    if __cpuid(1).ecx >> 31 & 1 == 0 {
-        return None;
-    }
-    let leaf = __cpuid(0x4000_0000);
-    let bytes = [leaf.ebx, leaf.ecx, leaf.edx].map(u32::to_le_bytes).concat();
-    Some(String::from_utf8_lossy(&bytes).trim_end_matches('\0').to_owned())
 }
 
 /// An I/O error of a KVM call, for those that have none of their own.

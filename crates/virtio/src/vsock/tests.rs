@@ -319,8 +319,14 @@ fn a_restored_guest_is_told_that_its_connections_are_gone() {
     guest.driver.request(EVENT, &[(0x30000, 4, true)]);
     assert_eq!(guest.driver.used(EVENT), (1, 0, 4));
     assert_eq!(guest.driver.bytes(0x30000, 4), [0; 4]);
+    let mut caller = guest.sockets.connect();
+    caller.write_all(b"CONNECT 1024\n").unwrap();
+    guest.driver.device.handle_event();
+    guest.driver.device.handle_event();
+    assert_eq!(guest.take(), None, "it would close what it has just opened");
     guest.driver.request(EVENT, &[(0x30000, 4, true)]);
     assert_eq!(guest.driver.used(EVENT).0, 1, "told once");
+    assert_eq!(guest.operations(), [op::REQUEST], "it has closed its connections");
 }
 
 #[test]

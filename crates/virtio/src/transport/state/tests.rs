@@ -230,9 +230,7 @@ proptest! {
             prop_assert_eq!(device.save(), state);
             driver.device = device;
             driver.device.resume();
-            for queue in 0..3 {
-                driver.device.serve(queue);
-            }
+            (0..3).for_each(|queue| _ = driver.device.serve(queue));
             driver.write(VIRTIO_MMIO_STATUS, 0);
             prop_assert_eq!(driver.status(), 0);
         }
