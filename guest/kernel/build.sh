@@ -102,7 +102,7 @@ awk '
 	}' "$here/placement" "$build_dir/arch/x86/kernel/vmlinux.lds" >"$build_dir/placed.lds"
 
 # Work that Kconfig cannot take out of the boot. The source stays as it is: single files are compiled
-# with a definition more, or with a header in front that says what it does. README.md has the prices.
+# with a definition more, or with a header in front that says what it does. The README has the prices.
 #
 # memblock.o: in __init code gcc clears memory by an inline `rep stosb`: one instruction a byte where
 # instructions are counted, and slow without ERMS. memblock clears the page structs (16 MiB per GiB
