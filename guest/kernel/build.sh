@@ -39,8 +39,12 @@ export LC_ALL=C TZ=UTC
 export KBUILD_BUILD_TIMESTAMP='1970-01-01 00:00:00 UTC'
 export KBUILD_BUILD_USER=compare KBUILD_BUILD_HOST=compare KBUILD_BUILD_VERSION=1
 
+# Each function and each variable gets a section of its own, which the linker can place; the
+# definition has the kernel's linker script take sections of such names.
 kmake() {
-	make -C "$source_dir" O="$build_dir" ARCH=x86_64 "$@"
+	make -C "$source_dir" O="$build_dir" ARCH=x86_64 \
+		KCFLAGS="-ffunction-sections -fdata-sections" \
+		CPPFLAGS_vmlinux.lds="-Ux86_64 -DCONFIG_LD_DEAD_CODE_DATA_ELIMINATION" "$@"
 }
 
 echo "configuring $(kmake -s kernelversion)"
@@ -75,8 +79,30 @@ if [ -n "$lost" ]; then
 	exit 1
 fi
 
+# What a boot touches lies together, in front of the rest: each page that is touched costs a fault,
+# and two if it is written. `placement` names the sections; a name that this source does not have
+# matches nothing. Assembly, which has no sections of its own to name, follows the listed functions.
+kmake -j"$(nproc)" arch/x86/kernel/vmlinux.lds
+awk '
+	FNR == NR {
+		if (match($0, /^\.(text|rodata|data|bss)\./))
+			placed[substr($0, 2, RLENGTH - 2)] = placed[substr($0, 2, RLENGTH - 2)] "*(" $0 ") "
+		next
+	}
+	{
+		found += sub(/\*\(\.text\.hot /, placed["text"] "*(.text) &")
+		found += sub(/\*\(\.rodata\) /, placed["rodata"] "&")
+		found += sub(/\*\(\.data \.data\./, placed["data"] "&")
+		found += sub(/\*\(\.bss \.bss\./, placed["bss"] "&")
+		print
+	}
+	END {
+		if (found != 4)
+			print "warning: not all sections are placed: the linker script has other words" >"/dev/stderr"
+	}' "$here/placement" "$build_dir/arch/x86/kernel/vmlinux.lds" >"$build_dir/placed.lds"
+
 # Work that Kconfig cannot take out of the boot. The source stays as it is: single files are compiled
-# with a definition more, or with a header in front that says what it does. README.md has the prices.
+# with a definition more, or with a header in front that says what it does. The README has the prices.
 #
 # memblock.o: in __init code gcc clears memory by an inline `rep stosb`: one instruction a byte where
 # instructions are counted, and slow without ERMS. memblock clears the page structs (16 MiB per GiB
@@ -92,16 +118,22 @@ fi
 # x86_init.o: no ROMs are looked for between 640 KiB and 1 MiB: there is no firmware.
 # init_64.o: the kernel keeps the padding behind its code and its read-only data, which nobody
 # touched, instead of splitting three large pages and giving 900 small ones to the allocator.
-kmake -j"$(nproc)" vmlinux \
+# The other headers say at their top what they spare.
+kmake -j"$(nproc)" vmlinux KBUILD_LDS=placed.lds \
 	CFLAGS_memblock.o=-mstringop-strategy=libcall \
 	CFLAGS_slub.o="-include $here/no-slab-sysfs.h" \
 	CFLAGS_params.o=-D__start___param=__stop___param \
 	CFLAGS_head64.o="-D__bss_stop=__bss_start -D__brk_limit=__brk_base" \
 	CFLAGS_alternative.o=-D__retpoline_sites_end=__retpoline_sites \
-	CFLAGS_x86_init.o=-Dprobe_roms=x86_init_noop \
+	CFLAGS_x86_init.o="-Dprobe_roms=x86_init_noop -include $here/no-real-mode.h" \
 	CFLAGS_apic.o="-include $here/quiet-ioapic.h" \
 	CFLAGS_init.o="-include $here/plain-init-pages.h" \
-	CFLAGS_init_64.o="-D_etext=__start_rodata -D_sdata=__end_rodata -include $here/fresh-page-tables.h"
+	CFLAGS_buffered-io.o="-include $here/no-iomap-writeback.h" \
+	CFLAGS_dax.o="-include $here/small-dax-table.h" \
+	CFLAGS_fork.o="-include $here/boot-stacks.h" \
+	CFLAGS_i8259.o="-include $here/prompt-i8259.h" \
+	CFLAGS_init_64.o="-D_etext=__start_rodata -D_sdata=__end_rodata \
+		-include $here/fresh-page-tables.h -include $here/one-vmalloc-table.h"
 
 # What is left to strip: symbol tables of no use at run time.
 strip -s -o "$out.tmp.$$" "$build_dir/vmlinux"

@@ -48,6 +48,9 @@ pub fn profile(settings: &Settings) -> io::Result<()> {
     for _ in 0..2 {
         let mut guest = Guest::start(settings, column, &settings.idle_disk, "idle", false)?;
         guest.until(Kind::Exec)?;
+        guest.wait_for_hello()?;
+        // Long enough for the timer tick to come, and to stop.
+        std::thread::sleep(std::time::Duration::from_millis(50));
         guest.stop()?;
     }
     fs::write("/proc/sys/kernel/kptr_restrict", "0")?;
