@@ -6,7 +6,7 @@ use std::{io, path::Path};
 
 use kvm_bindings::{
     CpuId, KVM_API_VERSION, KVM_MAX_CPUID_ENTRIES, Msrs, kvm_cpuid_entry2, kvm_msr_entry,
-    kvm_segment, kvm_userspace_memory_region,
+    kvm_segment, kvm_userspace_memory_region, kvm_xcrs,
 };
 use kvm_ioctls::{Cap, IoEventAddress, Kvm, VcpuFd, VmFd};
 use vm_memory::{Address, GuestMemoryBackend, GuestMemoryRegion};
@@ -221,6 +221,7 @@ impl Vm {
         let mut cpuid = self.cpuid.clone();
         cpuid::configure(&mut cpuid, id, self.features);
         vcpu.set_cpuid2(&cpuid).map_err(Error::kvm("KVM_SET_CPUID2"))?;
+        enable_extended_state(&vcpu, &cpuid)?;
         Ok(vcpu)
     }
 
@@ -239,6 +240,18 @@ impl Vm {
             None => Ok(()),
         }
     }
+}
+
+/// Lets the CPU keep all the extended state it shows (XCR0; Intel SDM vol. 1, 13.3). Kernels do that
+/// themselves; but where QEMU's translator emulates this machine, their XSETBV never reaches KVM, whose
+/// CPUID then goes on to tell the size of the state at reset, and Linux warns at length and does without
+/// XSAVE and AVX.
+fn enable_extended_state(vcpu: &VcpuFd, cpuid: &CpuId) -> Result<(), Error> {
+    let state = cpuid.as_slice().iter().find(|entry| entry.function == 0xd && entry.index == 0);
+    let Some(entry) = state.filter(|entry| entry.eax | entry.edx != 0) else { return Ok(()) };
+    let mut xcrs = kvm_xcrs { nr_xcrs: 1, ..Default::default() };
+    xcrs.xcrs[0].value = u64::from(entry.edx) << 32 | u64::from(entry.eax);
+    vcpu.set_xcrs(&xcrs).map_err(Error::kvm("KVM_SET_XCRS"))
 }
 
 /// What firmware would have left in model-specific registers. FPU, local APIC and all other

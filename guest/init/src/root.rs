@@ -12,10 +12,8 @@ use crate::{
     sys,
 };
 
-/// How often a root disk that is not there yet is looked for, and how often before it is given up: after
-/// a second.
-const DEVICE_PERIOD_NS: u32 = 50_000;
-const DEVICE_LOOKS: u32 = 20_000;
+/// How long a root disk that is not there yet is waited for, since the last thing that came to /dev.
+const PATIENCE_MS: i32 = 1000;
 
 const NO_SUID_DEV_EXEC: u64 = libc::MS_NOSUID | libc::MS_NODEV | libc::MS_NOEXEC;
 
@@ -73,7 +71,7 @@ pub fn enter(config: &GuestConfig) -> Result<(), Failure> {
     let disk = c_string(&config.root)?;
     let kind = c_string(&config.root_type)?;
     let options = c_string(&config.root_options)?;
-    await_device(&disk);
+    step("wait for the root disk", await_device(&disk))?;
     step("mount the root disk", sys::mount(&disk, c"/lower", &kind, libc::MS_RDONLY, &options))?;
     step("mount the writable layer", sys::mount(c"rw", c"/rw", c"tmpfs", 0, c"mode=0755"))?;
     step("make a directory", sys::make_dir(c"/rw/upper", 0o755))?;
@@ -105,13 +103,17 @@ pub fn enter(config: &GuestConfig) -> Result<(), Failure> {
 /// Waits until a disk's node is there; one that does not come is an error of whoever needs it. Persistent
 /// memory is found by a thread of the kernel, which nobody waits for at boot (ND_REGION_ASYNC,
 /// drivers/nvdimm/virtio_pmem.c).
-fn await_device(disk: &CStr) {
-    for _ in 0..DEVICE_LOOKS {
-        match sys::file_len(disk) {
-            Err(sys::Errno(libc::ENOENT)) => sys::sleep_ns(DEVICE_PERIOD_NS),
-            _ => return,
-        }
+fn await_device(disk: &CStr) -> Result<(), sys::Errno> {
+    let is_absent = || sys::file_len(disk) == Err(sys::Errno(libc::ENOENT));
+    if !is_absent() {
+        return Ok(());
     }
+    let created = sys::watch_directory(c"/dev")?;
+    while is_absent() && sys::wait_readable_for(created, PATIENCE_MS) {
+        sys::read(created, &mut [0; 256])?;
+    }
+    sys::close(created);
+    Ok(())
 }
 
 fn attach(mount: &Mount) -> Result<(), Failure> {

@@ -213,10 +213,17 @@ pub fn wait_readable<const N: usize>(fds: [Fd; N]) -> [bool; N] {
     polled.map(|entry| entry.revents != 0)
 }
 
-/// Sleeps so long (nanosleep(2)), less than a second.
-pub fn sleep_ns(ns: u32) {
-    let time = [0, u64::from(ns)];
-    let _ = call!(SYS_nanosleep, time.as_ptr(), 0);
+/// Waits until this is readable, so long at the most (poll(2)); says whether it is.
+pub fn wait_readable_for(fd: Fd, timeout_ms: i32) -> bool {
+    let mut polled = [libc::pollfd { fd, events: libc::POLLIN, revents: 0 }];
+    call!(SYS_poll, polled.as_mut_ptr(), 1, timeout_ms).is_ok_and(|ready| ready > 0)
+}
+
+/// A descriptor that becomes readable when something is made in a directory (inotify(7)).
+pub fn watch_directory(path: &CStr) -> Result<Fd> {
+    let fd = call!(SYS_inotify_init1, libc::IN_CLOEXEC)?;
+    call!(SYS_inotify_add_watch, fd, path.as_ptr(), libc::IN_CREATE)?;
+    Ok(fd as Fd)
 }
 
 /// Reads a terminal's settings, lets them be changed, and writes them back (ioctl_tty(2), TCGETS
