@@ -71,7 +71,9 @@ pub fn enter(config: &GuestConfig) -> Result<(), Failure> {
     let disk = c_string(&config.root)?;
     let kind = c_string(&config.root_type)?;
     let options = c_string(&config.root_options)?;
-    step("wait for the root disk", await_device(&disk))?;
+    if config.root.starts_with("/dev/pmem") {
+        step("wait for the root disk", await_device(&disk))?;
+    }
     step("mount the root disk", sys::mount(&disk, c"/lower", &kind, libc::MS_RDONLY, &options))?;
     step("mount the writable layer", sys::mount(c"rw", c"/rw", c"tmpfs", 0, c"mode=0755"))?;
     step("make a directory", sys::make_dir(c"/rw/upper", 0o755))?;
@@ -100,9 +102,9 @@ pub fn enter(config: &GuestConfig) -> Result<(), Failure> {
     step("change the root", sys::change_dir(c"/"))
 }
 
-/// Waits until a disk's node is there; one that does not come is an error of whoever needs it. Persistent
-/// memory is found by a thread of the kernel, which nobody waits for at boot (ND_REGION_ASYNC,
-/// drivers/nvdimm/virtio_pmem.c).
+/// Waits until the node of persistent memory is there; one that does not come is an error of whoever
+/// needs it. A thread of the kernel finds it, which nobody waits for at boot (ND_REGION_ASYNC,
+/// drivers/nvdimm/virtio_pmem.c), as for block devices the kernel does itself.
 fn await_device(disk: &CStr) -> Result<(), sys::Errno> {
     let is_absent = || sys::file_len(disk) == Err(sys::Errno(libc::ENOENT));
     if !is_absent() {
