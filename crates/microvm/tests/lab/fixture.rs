@@ -171,6 +171,9 @@ pub fn open_descriptors() -> usize {
     std::fs::read_dir("/proc/self/fd").expect("list descriptors").count()
 }
 
+/// How [`pump_until`] begins what it says when it fails.
+pub const GIVEN_UP: &str = "not within";
+
 /// Follows an instance until `done` says so; fails after a while.
 pub fn pump_until(
     instance: &mut dyn Instance,
@@ -185,7 +188,7 @@ pub fn pump_until(
         }
         assert!(
             Instant::now() < deadline,
-            "not within {limit:?}; {:?}; threads:\n{}output:\n{}",
+            "{GIVEN_UP} {limit:?}; {:?}; threads:\n{}output:\n{}",
             instance.timeline().events(),
             threads(instance),
             instance.output().tail()
