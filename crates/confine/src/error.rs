@@ -53,6 +53,14 @@ pub enum Error {
 }
 
 impl Error {
+    /// The error number of a failed system call.
+    pub fn errno(&self) -> Option<i32> {
+        match self {
+            Self::System { source, .. } => source.raw_os_error(),
+            _ => None,
+        }
+    }
+
     /// A failed system call.
     pub(crate) fn system(attempt: &'static str) -> impl FnOnce(io::Error) -> Self {
         move |source| Self::System { attempt, source }

@@ -14,6 +14,7 @@ mod assembler;
 mod compile;
 mod condition;
 mod filter;
+mod listener;
 mod names;
 mod policy;
 #[cfg(test)]
@@ -21,6 +22,7 @@ mod tests;
 
 pub use condition::{Argument, Condition, int, long};
 pub use filter::Filter;
+pub use listener::{Listener, Notice};
 pub(crate) use names::described;
 pub use names::{name, number};
 pub use policy::{Action, Call, Policy};

@@ -19,6 +19,8 @@ use crate::Error;
 pub(super) const AUDIT_ARCH_X86_64: u32 = 62 | 0x8000_0000 | 0x4000_0000;
 /// First number of an x32 call (`__X32_SYSCALL_BIT`, asm/unistd.h).
 const X32_SYSCALL_BIT: u32 = 0x4000_0000;
+/// About as many numbers are looked at when a filter is installed (NR_syscalls of Linux 6).
+const NUMBERS: u32 = 470;
 /// Longest program the kernel takes (linux/bpf_common.h).
 pub(super) const BPF_MAXINSNS: usize = 4096;
 
@@ -105,7 +107,7 @@ fn search(
             }
         }
         _ => {
-            let (left, right) = ranges.split_at(ranges.len() / 2);
+            let (left, right) = ranges.split_at(middle(ranges, bounds));
             let middle = right[0].first;
             let right = search(assembler, right, (middle, bounds.1), default);
             let left = search(assembler, left, (bounds.0, middle - 1), default);
@@ -114,9 +116,21 @@ fn search(
     }
 }
 
+/// Where to divide `ranges`, so that on both sides lie as many of the numbers there are: installing a
+/// filter walks it once for each. Outside of them, as many ranges.
+fn middle(ranges: &[Range], bounds: (u32, u32)) -> usize {
+    let end = bounds.1.min(NUMBERS);
+    let Some(twice) = bounds.0.checked_add(end).filter(|_| bounds.0 < end) else {
+        return ranges.len() / 2;
+    };
+    let distance = |index: &usize| (2 * u64::from(ranges[*index].first)).abs_diff(twice.into());
+    (1..ranges.len()).min_by_key(distance).unwrap_or(1)
+}
+
 /// What becomes of a call once its number is known.
 fn decision(assembler: &mut Assembler, call: &Call, default: Target) -> Target {
     let action = Target::Return(call.action.value());
+    let default = call.otherwise.map_or(default, |action| Target::Return(action.value()));
     if call.alternatives.is_empty() {
         return action;
     }

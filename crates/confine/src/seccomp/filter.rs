@@ -1,7 +1,10 @@
 //! A compiled filter and its installation.
 #![allow(unsafe_code)]
 
-use std::io;
+use std::{
+    io,
+    os::fd::{FromRawFd, OwnedFd, RawFd},
+};
 
 use libc::{c_int, c_ulong, sock_filter, sock_fprog};
 
@@ -52,6 +55,17 @@ impl Filter {
             0 => Ok(()),
             thread => Err(Error::ThreadDiffers { thread: thread as i32 }),
         }
+    }
+
+    /// The same as [`Filter::install`], and gives the descriptor for the [`super::Listener`] that
+    /// [`super::Action::Notify`] needs. Allocates nothing.
+    ///
+    /// # Errors
+    /// The kernel refuses, or there is a listener above this thread already.
+    pub fn install_with_listener(&self) -> Result<OwnedFd, Error> {
+        let fd = self.set(libc::SECCOMP_FILTER_FLAG_NEW_LISTENER)?;
+        // SAFETY: with this flag the kernel returns a new descriptor, which nobody else owns.
+        Ok(unsafe { OwnedFd::from_raw_fd(fd as RawFd) })
     }
 
     fn set(&self, flags: c_ulong) -> Result<libc::c_long, Error> {

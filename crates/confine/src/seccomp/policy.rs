@@ -12,6 +12,8 @@ pub enum Action {
     Log,
     /// It fails with this error number.
     Errno(u16),
+    /// It waits for what a [`super::Listener`] says of it; without one it fails with `ENOSYS`.
+    Notify,
     /// The thread gets SIGSYS instead, which a handler can take.
     Trap,
     /// The process dies of SIGSYS, whatever it does about that signal. Who waits for it learns the
@@ -26,6 +28,7 @@ impl Action {
             Self::Allow => libc::SECCOMP_RET_ALLOW,
             Self::Log => libc::SECCOMP_RET_LOG,
             Self::Errno(number) => libc::SECCOMP_RET_ERRNO | u32::from(number),
+            Self::Notify => libc::SECCOMP_RET_USER_NOTIF,
             Self::Trap => libc::SECCOMP_RET_TRAP,
             Self::KillProcess => libc::SECCOMP_RET_KILL_PROCESS,
         }
@@ -39,6 +42,8 @@ pub struct Call {
     pub(super) action: Action,
     /// Any of these will do; of each, all conditions must hold. None at all: whatever the arguments.
     pub(super) alternatives: Vec<Vec<Condition>>,
+    /// What happens where none will do; the list's default if not given.
+    pub(super) otherwise: Option<Action>,
 }
 
 impl Call {
@@ -46,7 +51,7 @@ impl Call {
     pub fn new(number: libc::c_long) -> Self {
         // Numbers are the kernel's unsigned 32 bits; what does not fit is no call and never made.
         let number = u32::try_from(number).unwrap_or(u32::MAX);
-        Self { number, action: Action::Allow, alternatives: Vec::new() }
+        Self { number, action: Action::Allow, alternatives: Vec::new(), otherwise: None }
     }
 
     /// Treats it differently.
@@ -60,6 +65,13 @@ impl Call {
     #[must_use]
     pub fn when(mut self, conditions: impl IntoIterator<Item = Condition>) -> Self {
         self.alternatives.push(conditions.into_iter().collect());
+        self
+    }
+
+    /// What happens where no conditions hold, instead of the list's default.
+    #[must_use]
+    pub fn otherwise(mut self, action: Action) -> Self {
+        self.otherwise = Some(action);
         self
     }
 }
@@ -101,7 +113,8 @@ impl Policy {
             Some(call) if call.alternatives.is_empty() || call.alternatives.iter().any(holds) => {
                 call.action
             }
-            _ => self.default,
+            Some(call) => call.otherwise.unwrap_or(self.default),
+            None => self.default,
         }
     }
 
