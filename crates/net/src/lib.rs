@@ -9,6 +9,7 @@ mod netlink;
 mod netns;
 mod tap;
 mod veth;
+mod watch;
 
 pub use address::Addressing;
 pub use compare_syscall::{
@@ -17,6 +18,7 @@ pub use compare_syscall::{
 pub use netns::{enter_private_netns, links};
 pub use tap::Tap;
 pub use veth::{Netns, create_veth, delete_link};
+pub use watch::until_gone;
 
 use std::io;
 

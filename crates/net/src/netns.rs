@@ -1,7 +1,7 @@
 //! A network namespace for this program's own thread: whatever links it makes are out of the
 //! host's sight and vanish with it, however it ends.
 
-use std::io;
+use std::{fs, io};
 
 use nix::sched::{CloneFlags, unshare};
 
@@ -15,6 +15,9 @@ use crate::{Control, Interface, NetError};
 pub fn enter_private_netns() -> Result<(), NetError> {
     unshare(CloneFlags::CLONE_NEWNET)
         .map_err(|error| NetError::Namespace { source: error.into() })?;
+    // Links of ours have IPv4 addresses alone: the kernel need not make up others for them, and look
+    // for duplicates and routers. A kernel without IPv6 has no such file.
+    let _ = fs::write("/proc/sys/net/ipv6/conf/default/disable_ipv6", "1");
     let lo = Interface::LOOPBACK;
     Control::open()
         .and_then(|control| control.bring_up(&lo))

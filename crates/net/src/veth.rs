@@ -33,6 +33,7 @@ pub fn create_veth(
     let mut request = Request::link(libc::RTM_NEWLINK, libc::NLM_F_CREATE | libc::NLM_F_EXCL);
     request.name(host);
     request.attribute(libc::IFLA_ADDRESS, &addressing.host_mac);
+    one_queue(&mut request);
     let info = request.begin(libc::IFLA_LINKINFO);
     request.attribute(IFLA_INFO_KIND, b"veth");
     let data = request.begin(IFLA_INFO_DATA);
@@ -40,6 +41,7 @@ pub fn create_veth(
     request.ifinfomsg();
     request.name(peer);
     request.attribute(libc::IFLA_ADDRESS, &addressing.peer_mac);
+    one_queue(&mut request);
     match netns {
         Netns::Pid(pid) => request.attribute(libc::IFLA_NET_NS_PID, &pid.to_ne_bytes()),
         Netns::Fd(fd) => request.attribute(libc::IFLA_NET_NS_FD, &fd.as_raw_fd().to_ne_bytes()),
@@ -55,6 +57,12 @@ pub fn create_veth(
         let _ = delete_link(host);
         NetError::configure(host, error)
     })
+}
+
+/// One queue: an end would get one for each CPU, each with directories of its own in sysfs.
+fn one_queue(request: &mut Request) {
+    request.attribute(libc::IFLA_NUM_TX_QUEUES, &1_u32.to_ne_bytes());
+    request.attribute(libc::IFLA_NUM_RX_QUEUES, &1_u32.to_ne_bytes());
 }
 
 /// Deletes a link, and with it its peer. Returns once the kernel is done; a link that is gone

@@ -14,10 +14,8 @@ pub enum Step {
     Open,
     /// SIOCSIFHWADDR.
     Mac,
-    /// SIOCSIFADDR.
+    /// RTM_NEWADDR.
     Address,
-    /// SIOCSIFNETMASK.
-    Netmask,
     /// SIOCGIFFLAGS and SIOCSIFFLAGS.
     Up,
     /// SIOCSARP.
@@ -32,8 +30,7 @@ impl Step {
         match self {
             Self::Open => "open a control socket (AF_INET)",
             Self::Mac => "set the hardware address (SIOCSIFHWADDR)",
-            Self::Address => "set the address (SIOCSIFADDR)",
-            Self::Netmask => "set the netmask (SIOCSIFNETMASK)",
+            Self::Address => "set the address (RTM_NEWADDR)",
             Self::Up => "bring the interface up (SIOCSIFFLAGS)",
             Self::Neighbour => "add the static neighbour (SIOCSARP)",
             Self::Route => "add the default route (SIOCADDRT)",
@@ -106,9 +103,8 @@ impl Control {
         fd.map(Self).map_err(|Errno(errno)| StepError { step: Step::Open, errno })
     }
 
-    /// Sets up an interface and brings it up. Address and netmask come before it is up, or the
-    /// kernel would route the whole class A network to it for a moment; neighbour and route come
-    /// after, since the route's gateway must be reachable.
+    /// Sets up an interface and brings it up. Neighbour and route come after that, since the route's
+    /// gateway must be reachable.
     ///
     /// # Errors
     /// The kernel refuses a step.
@@ -116,12 +112,7 @@ impl Control {
         if let Some(mac) = settings.mac {
             self.set_mac(interface, mac)?;
         }
-        let mut request = request(interface);
-        request.ifr_ifru.ifru_addr = internet(settings.address);
-        self.ioctl(libc::SIOCSIFADDR, &mut request, Step::Address)?;
-        let mask = u32::MAX.checked_shl(32 - u32::from(settings.prefix.min(32))).unwrap_or(0);
-        request.ifr_ifru.ifru_netmask = internet(Ipv4Addr::from(mask));
-        self.ioctl(libc::SIOCSIFNETMASK, &mut request, Step::Netmask)?;
+        self.add_address(interface, settings)?;
         self.bring_up(interface)?;
         if let Some(neighbour) = settings.neighbour {
             self.add_neighbour(interface, neighbour)?;
@@ -147,6 +138,55 @@ impl Control {
         let mut request = request(interface);
         request.ifr_ifru.ifru_hwaddr = ethernet(mac);
         self.ioctl(libc::SIOCSIFHWADDR, &mut request, Step::Mac)
+    }
+
+    /// Address and prefix by one message (rtnetlink(7), RTM_NEWADDR): of the two ioctls that would
+    /// do the same, the second has the kernel make all routes of the first anew.
+    fn add_address(&self, interface: &Interface, settings: &Settings) -> Result<(), StepError> {
+        let mut request = request(interface);
+        self.ioctl(libc::SIOCGIFINDEX, &mut request, Step::Address)?;
+        // SAFETY: SIOCGIFINDEX has just filled in this field.
+        let index = unsafe { request.ifr_ifru.ifru_ifindex };
+        let prefix = settings.prefix.min(32);
+        let hosts = u32::MAX.checked_shr(prefix.into()).unwrap_or(0);
+        let broadcast = Ipv4Addr::from(u32::from(settings.address) | hosts);
+        let message = NewAddress {
+            len: mem::size_of::<NewAddress>() as u32,
+            kind: libc::RTM_NEWADDR,
+            flags: (libc::NLM_F_REQUEST | libc::NLM_F_ACK | libc::NLM_F_CREATE) as u16,
+            family: libc::AF_INET as u8,
+            prefix,
+            index: index as u32,
+            attributes: [
+                Attribute::new(libc::IFA_LOCAL, settings.address),
+                Attribute::new(libc::IFA_ADDRESS, settings.address),
+                Attribute::new(libc::IFA_BROADCAST, broadcast),
+            ],
+            ..NewAddress::default()
+        };
+        let failed = |Errno(errno)| StepError { step: Step::Address, errno };
+        let kind = (libc::SOCK_RAW | libc::SOCK_CLOEXEC) as usize;
+        let family = libc::AF_NETLINK as usize;
+        // SAFETY: socket(2) takes three integers.
+        let socket = unsafe {
+            call(libc::SYS_socket, [family, kind, libc::NETLINK_ROUTE as usize, 0, 0, 0])
+        };
+        // Closed when dropped, as the other one is.
+        let socket = Self(socket.map_err(failed)?);
+        let place = &raw const message as usize;
+        // SAFETY: the kernel reads as many bytes as the message has; without an address it is for
+        // the kernel itself.
+        unsafe { call(libc::SYS_sendto, [socket.0, place, message.len as usize, 0, 0, 0]) }
+            .map_err(failed)?;
+        let mut answer = Answer::default();
+        let (place, size) = (&raw mut answer as usize, mem::size_of::<Answer>());
+        // SAFETY: the kernel writes at most `size` bytes there, any of which are an `Answer`.
+        unsafe { call(libc::SYS_recvfrom, [socket.0, place, size, 0, 0, 0]) }.map_err(failed)?;
+        match answer.error {
+            0 if answer.kind == libc::NLMSG_ERROR as u16 => Ok(()),
+            0 => Err(failed(Errno(libc::EBADMSG))),
+            error => Err(failed(Errno(error.wrapping_neg()))),
+        }
     }
 
     fn add_neighbour(&self, interface: &Interface, neighbour: Neighbour) -> Result<(), StepError> {
@@ -189,6 +229,50 @@ impl Drop for Control {
         // SAFETY: the descriptor is this value's own and is closed once.
         let _ = unsafe { call(libc::SYS_close, [self.0, 0, 0, 0, 0, 0]) };
     }
+}
+
+/// An nlmsghdr (netlink(7)), an ifaddrmsg and its attributes (rtnetlink(7)).
+#[repr(C)]
+#[derive(Default)]
+struct NewAddress {
+    len: u32,
+    kind: u16,
+    flags: u16,
+    sequence: u32,
+    port: u32,
+    family: u8,
+    prefix: u8,
+    address_flags: u8,
+    scope: u8,
+    index: u32,
+    attributes: [Attribute; 3],
+}
+
+/// An rtattr that holds an IPv4 address.
+#[repr(C)]
+#[derive(Default)]
+struct Attribute {
+    len: u16,
+    kind: u16,
+    value: [u8; 4],
+}
+
+impl Attribute {
+    fn new(kind: u16, address: Ipv4Addr) -> Self {
+        Self { len: mem::size_of::<Self>() as u16, kind, value: address.octets() }
+    }
+}
+
+/// An nlmsghdr and the nlmsgerr that acknowledges a request; the rest of it is left unread.
+#[repr(C)]
+#[derive(Default)]
+struct Answer {
+    len: u32,
+    kind: u16,
+    flags: u16,
+    sequence: u32,
+    port: u32,
+    error: i32,
 }
 
 /// Flags of arpreq (linux/if_arp.h): the entry is complete, and stays.
