@@ -48,19 +48,34 @@ pub struct Attempt {
 }
 
 impl Attempt {
-    /// Begins to connect.
+    /// Begins to connect. A socket that was refused is left in `spare` for the next attempt: on Linux
+    /// it is as good as new once connect(2) has told so.
     ///
     /// # Errors
     /// The kernel refuses a socket, or the connection at once.
-    pub fn connect(address: Ipv4Addr, port: u16, now_ns: u64) -> io::Result<Self> {
+    pub fn connect(
+        address: Ipv4Addr,
+        port: u16,
+        now_ns: u64,
+        spare: &mut Option<OwnedFd>,
+    ) -> io::Result<Self> {
         let flags = SockFlag::SOCK_NONBLOCK | SockFlag::SOCK_CLOEXEC;
-        let socket = socket(AddressFamily::Inet, SockType::Stream, flags, None)?;
-        // A reset on close leaves no TIME_WAIT state that later trials would carry along.
-        setsockopt(&socket, sockopt::Linger, &libc::linger { l_onoff: 1, l_linger: 0 })?;
-        setsockopt(&socket, sockopt::TcpNoDelay, &true)?;
+        let socket = match spare.take() {
+            Some(socket) => socket,
+            None => socket(AddressFamily::Inet, SockType::Stream, flags, None)?,
+        };
         let [a, b, c, d] = address.octets();
-        match connect(socket.as_raw_fd(), &SockaddrIn::new(a, b, c, d, port)) {
-            Ok(()) | Err(Errno::EINPROGRESS) => {}
+        let to = SockaddrIn::new(a, b, c, d, port);
+        match connect(socket.as_raw_fd(), &to) {
+            Ok(()) => {}
+            // On one machine a refusal is there by now, and most attempts are refused.
+            Err(Errno::EINPROGRESS) => match connect(socket.as_raw_fd(), &to) {
+                Ok(()) | Err(Errno::EALREADY) => {}
+                Err(error) => {
+                    *spare = Some(socket);
+                    return Err(error.into());
+                }
+            },
             Err(error) => return Err(error.into()),
         }
         let deadline_ns = now_ns + CONNECT.as_nanos() as u64;
@@ -86,6 +101,11 @@ impl Attempt {
                     return Progress::Failed(format!("connect: {}", Errno::from_raw(error).desc()));
                 }
                 Err(error) => return Progress::Failed(format!("connect: {}", error.desc())),
+            }
+            // A reset on close leaves no TIME_WAIT state that later trials would carry along.
+            let linger = libc::linger { l_onoff: 1, l_linger: 0 };
+            if let Err(error) = setsockopt(&self.socket, sockopt::Linger, &linger) {
+                return Progress::Failed(format!("setsockopt: {}", error.desc()));
             }
             let Readiness::Http(http) = ready else {
                 return Progress::Ready(format!("{address} accepted a TCP connection"));

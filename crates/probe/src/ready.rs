@@ -69,10 +69,14 @@ pub fn until_ready(
     let mut attempt: Option<Attempt> = None;
     let mut next_attempt_ns = 0;
     let mut last = "it never executed the workload".to_owned();
+    let mut spare = None;
+    let mut news = true;
     loop {
-        instance.pump().map_err(NotReady::Lost)?;
-        if let Some(found) = happened(instance, workload)? {
-            return Ok(found);
+        if news {
+            instance.pump().map_err(NotReady::Lost)?;
+            if let Some(found) = happened(instance, workload)? {
+                return Ok(found);
+            }
         }
         let now = monotonic_ns();
         if now >= give_up {
@@ -89,7 +93,7 @@ pub fn until_ready(
             (instance.address(), workload.port, asks && executed)
         {
             if attempt.is_none() && now >= next_attempt_ns {
-                match Attempt::connect(address, port, now) {
+                match Attempt::connect(address, port, now, &mut spare) {
                     Ok(begun) => attempt = Some(begun),
                     Err(error) => {
                         last = format!("connect to {address}:{port}: {error}");
@@ -109,7 +113,8 @@ pub fn until_ready(
             None if asks && executed => next_attempt_ns,
             None => give_up,
         };
-        let attempt_is_ready = wait(instance, cancel, attempt.as_ref(), wake.min(give_up))?;
+        let attempt_is_ready;
+        (attempt_is_ready, news) = wait(instance, cancel, attempt.as_ref(), wake.min(give_up))?;
         if let (Some(current), Some(address), true) =
             (&mut attempt, instance.address(), attempt_is_ready)
         {
@@ -150,13 +155,14 @@ fn happened(instance: &mut dyn Instance, workload: &Workload) -> Result<Option<R
     }
 }
 
-/// Sleeps until something can be read or `wake_ns`; tells whether the attempt can go on.
+/// Sleeps until something can be read or `wake_ns`; tells whether the attempt can go on, and whether
+/// there is news of the instance.
 fn wait(
     instance: &dyn Instance,
     cancel: BorrowedFd<'_>,
     attempt: Option<&Attempt>,
     wake_ns: u64,
-) -> Result<bool, NotReady> {
+) -> Result<(bool, bool), NotReady> {
     let mut fds = vec![PollFd::new(cancel.as_fd(), PollFlags::POLLIN)];
     if let Some(attempt) = attempt {
         fds.push(PollFd::new(attempt.fd(), attempt.interest()));
@@ -171,5 +177,6 @@ fn wait(
     if readable(&fds[0]) {
         return Err(NotReady::Cancelled);
     }
-    Ok(attempt.is_some() && readable(&fds[1]))
+    let others = 1 + usize::from(attempt.is_some());
+    Ok((attempt.is_some() && readable(&fds[1]), fds[others..].iter().any(readable)))
 }
