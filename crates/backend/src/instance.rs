@@ -11,7 +11,7 @@ use std::{
 };
 
 use compare_cgroup::{Leaf, Parent};
-use compare_spec::{Confinement, Exit, GuestFacts, Image, Phase, Workload};
+use compare_spec::{Confinement, Exit, GuestFacts, Image, Phase, Refused, Workload};
 
 use crate::{Output, Timeline};
 
@@ -129,9 +129,14 @@ pub trait Instance {
     /// The kernel release the workload runs on, once known.
     fn kernel_release(&self) -> Option<&str>;
 
-    /// How far its monitor has confined itself; none for a container, or as long as it is not known.
+    /// How far its monitor, or a container's workload, is confined; none as long as it is not known.
     fn confinement(&self) -> Option<&Confinement> {
         None
+    }
+
+    /// System calls its workload was refused so far; none where nothing refuses any.
+    fn refused(&self) -> Vec<Refused> {
+        Vec::new()
     }
 
     /// Asks a guest what it knows of its memory and waits for the answer; none for a container.
@@ -153,10 +158,25 @@ pub trait Instance {
     }
 
     /// Sends the workload its stop signal, waits `grace`, kills what is left, and releases
-    /// everything: processes, cgroup, network, mounts, descriptors. Returns with `stopped` reached.
+    /// everything: processes, cgroup, network, mounts, descriptors. Returns with `stopped` reached;
+    /// what the kernel takes down later by itself, [`Instance::until_gone`] waits for.
     /// An instance that already ended is only released. Further calls do nothing.
     ///
     /// # Errors
     /// Something could not be released; the message names it.
     fn stop(&mut self, grace: Duration) -> io::Result<()>;
+
+    /// Waits, once it is stopped, until the kernel has taken down what it takes down by itself when
+    /// nobody uses it any more. Returns with `gone` reached.
+    ///
+    /// # Errors
+    /// Something is still there after `patience`; the message names it.
+    fn until_gone(&mut self, patience: Duration) -> io::Result<()> {
+        let _ = patience;
+        if let Some(stopped) = self.timeline().events().stopped {
+            let ns = self.timeline().t0() + stopped;
+            self.timeline_mut().reach_at(Phase::Gone, ns);
+        }
+        Ok(())
+    }
 }

@@ -72,7 +72,7 @@ pub struct Run {
     #[arg(long, short, required_unless_present = "plan", conflicts_with = "plan")]
     pub workload: Option<String>,
     /// Run the plan of a saved record, or a saved plan, again
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["trials", "warmup", "seed", "backend", "start", "microvm_root", "memory", "timeout"])]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["trials", "warmup", "gap", "seed", "backend", "start", "microvm_root", "memory", "timeout"])]
     pub plan: Option<PathBuf>,
     /// Measured trials of each backend in each start mode
     #[arg(long, short = 'n', default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=100_000))]
@@ -80,6 +80,10 @@ pub struct Run {
     /// Trials of each of them before the first measured one
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(0..=1000))]
     pub warmup: u32,
+    /// Idle time before each trial, so that none pays for clearing away the one before; 0ms starts them
+    /// in a row
+    #[arg(long, value_name = "DURATION", default_value = "100ms")]
+    pub gap: Span,
     /// Seed of the order of trials and of every resampling
     #[arg(long, default_value_t = 1)]
     pub seed: u64,

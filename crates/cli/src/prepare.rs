@@ -186,6 +186,7 @@ pub fn prepare_files(
             microvm_root: RootDevice::default(),
             trials: 1,
             warmup: 0,
+            gap: compare_spec::Span::default(),
             seed: 1,
             host: HostKind::Local,
             clock: compare_spec::Clock::Real,

@@ -17,7 +17,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("cgroup", &["spec"]),
     ("image", &["spec"]),
     ("backend", &["spec", "wire", "cgroup"]),
-    ("container", &["backend", "spec", "wire", "image", "cgroup", "net"]),
+    ("container", &["backend", "spec", "wire", "image", "cgroup", "net", "confine"]),
     ("microvm", &["backend", "spec", "wire", "image", "cgroup", "net", "virtio", "confine"]),
     ("probe", &["backend", "spec", "cgroup"]),
     ("runner", &["spec", "backend", "probe", "cgroup"]),
@@ -27,6 +27,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("hello", &[]),
     ("hostile", &[]),
     ("boot", &["image", "microvm", "net", "spec", "wire"]),
+    ("floor", &["backend", "cgroup", "container", "net", "probe", "spec"]),
 ];
 
 /// Library → crates that may use it.

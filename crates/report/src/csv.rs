@@ -42,7 +42,7 @@ pub fn csv(record: &Record) -> String {
     let run =
         ["host_kind", "clock", "workload", "seed", "plan", "backend", "start", "index", "outcome"];
     let header = run.into_iter().chain(FIELDS.iter().map(|(name, _)| *name));
-    let end = ["kernel_release", "image_digest", "detail"];
+    let end = ["kernel_release", "image_digest", "detail", "gone_ns"];
     write(header.chain(end).map(str::to_owned).collect());
     for trial in &record.trials {
         let run = [
@@ -63,6 +63,7 @@ pub fn csv(record: &Record) -> String {
             trial.kernel_release.clone().unwrap_or_default(),
             trial.image_digest.to_string(),
             trial.detail.clone().unwrap_or_default(),
+            trial.events_ns.gone.map(|value| value.to_string()).unwrap_or_default(),
         ];
         write(run.into_iter().chain(figures).chain(end).collect());
     }

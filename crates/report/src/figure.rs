@@ -24,10 +24,13 @@ pub(crate) const PHASES: [Figure; 5] = [
 ];
 
 /// The events on the way out.
-pub(crate) const ENDING: [Figure; 2] = [
-    time("stopped", "everything is gone", |trial| trial.events_ns.stopped),
-    time("release", "from asking to stop to all gone", |trial| {
+pub(crate) const ENDING: [Figure; 3] = [
+    time("stopped", "all processes gone, all released", |trial| trial.events_ns.stopped),
+    time("release", "from asking to stop to all released", |trial| {
         trial.events_ns.stopped?.checked_sub(trial.events_ns.stop?)
+    }),
+    time("teardown", "the same, until the kernel's done", |trial| {
+        trial.events_ns.gone?.checked_sub(trial.events_ns.stop?)
     }),
 ];
 

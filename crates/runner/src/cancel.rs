@@ -3,9 +3,16 @@
 use std::{
     os::fd::{AsFd, BorrowedFd},
     sync::Arc,
+    time::Duration,
 };
 
-use nix::sys::eventfd::{EfdFlags, EventFd};
+use nix::{
+    poll::{PollFd, PollFlags, ppoll},
+    sys::{
+        eventfd::{EfdFlags, EventFd},
+        time::TimeSpec,
+    },
+};
 
 /// Cancels a run from another thread. Clones are the same wish.
 #[derive(Debug, Clone)]
@@ -31,9 +38,13 @@ impl Cancel {
 
     /// Whether it was cancelled.
     pub fn is_cancelled(&self) -> bool {
-        use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+        self.wait(Duration::ZERO)
+    }
+
+    /// Lets this time pass, less if it is cancelled meanwhile; whether it was.
+    pub fn wait(&self, time: Duration) -> bool {
         let mut fds = [PollFd::new(self.event.as_fd(), PollFlags::POLLIN)];
-        poll(&mut fds, PollTimeout::ZERO).is_ok_and(|ready| ready > 0)
+        ppoll(&mut fds, Some(TimeSpec::from_duration(time)), None).is_ok_and(|ready| ready > 0)
     }
 
     /// Readable once cancelled.

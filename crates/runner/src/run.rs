@@ -97,7 +97,7 @@ pub fn run(setting: Setting<'_>, tell: &mut dyn FnMut(RunEvent)) -> Result<bool,
         if cancel.is_cancelled() {
             break;
         }
-        if given_up[slot.side] {
+        if given_up[slot.side] || cancel.wait(plan.gap.0) {
             continue;
         }
         let backend = &mut *backends[places[slot.side]];

@@ -12,7 +12,7 @@ use compare_spec::{Image, Plan, Snapshot};
 use crate::{
     Cancel, Footprint, RunError,
     scratch::{PrivateDirectory, sync},
-    trial::{grace, wait_until_ready, why_not_ready, why_not_started},
+    trial::{GONE, grace, wait_until_ready, why_not_ready, why_not_started},
 };
 
 /// Name of the instance that is saved.
@@ -84,7 +84,7 @@ fn start_and_save(
     let mut instance =
         backend.start(&request, Timeline::start()).map_err(|error| why_not_started(&error))?;
     let saved = save_once_ready(plan, &mut *instance, directory, cancel);
-    let stopped = instance.stop(grace(plan, cancel));
+    let stopped = instance.stop(grace(plan, cancel)).and_then(|()| instance.until_gone(GONE));
     let costs = saved?;
     stopped.map_err(|error| format!("the saved instance could not be released: {error}"))?;
     Ok(costs)

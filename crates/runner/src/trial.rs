@@ -13,6 +13,9 @@ use compare_spec::{
 
 use crate::Cancel;
 
+/// How long the kernel may take to clear away what nobody uses any more.
+pub(crate) const GONE: Duration = Duration::from_secs(10);
+
 /// A trial and what could not be measured in it.
 #[derive(Debug)]
 pub(crate) struct Finished {
@@ -54,6 +57,7 @@ pub(crate) fn perform(
             kernel_release: None,
             guest: None,
             confinement: None,
+            refused: Vec::new(),
             image_digest: image.digest.clone(),
             evidence: None,
             output_tail: None,
@@ -152,6 +156,8 @@ impl Fail for Trial {
         let grace = grace(plan, cancel);
         if let Err(error) = instance.stop(grace) {
             self.fail(Outcome::Leaked, format!("could not be released: {error}"));
+        } else if let Err(error) = instance.until_gone(GONE) {
+            self.fail(Outcome::Leaked, format!("not gone after {} s: {error}", GONE.as_secs()));
         }
         self.events_ns = instance.timeline().events();
         if let (Some(stop), Some(stopped)) = (self.events_ns.stop, self.events_ns.stopped)
@@ -166,6 +172,7 @@ impl Fail for Trial {
         self.exit = instance.exit().map(|(exit, _)| exit.clone());
         self.kernel_release = instance.kernel_release().map(str::to_owned);
         self.confinement = instance.confinement().cloned();
+        self.refused = instance.refused();
         if self.outcome != Outcome::Ok {
             let tail = instance.output().tail();
             self.output_tail = Some(tail).filter(|tail| !tail.is_empty());

@@ -28,6 +28,7 @@ fn plan(backends: &[&str], trials: u32, ready: &str) -> Plan {
         microvm_root: compare_spec::RootDevice::default(),
         trials,
         warmup: 1,
+        gap: compare_spec::Span::default(),
         seed: 1,
         host: HostKind::Local,
         clock: Clock::Real,

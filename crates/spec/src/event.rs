@@ -20,8 +20,11 @@ pub enum Phase {
     Exec,
     /// The first successful readiness probe.
     Ready,
-    /// Everything is gone and released.
+    /// Every process is gone, and everything released.
     Stopped,
+    /// What the kernel takes down by itself once nobody uses it, a network namespace and its links,
+    /// is gone too.
+    Gone,
 }
 
 /// What a trial is doing, for the progress display.

@@ -20,8 +20,8 @@ pub use image::Image;
 pub use plan::{Plan, Slot};
 pub use record::{
     Artefacts, Comparison, Confinement, EventsNs, Exit, FilterSize, GuestFacts, ImageRecord,
-    Memory, MemorySplit, Outcome, PlanRecord, ProbeRecord, Record, SCHEMA, Snapshot, Summary,
-    ToolRecord, Trial, Unavailable, Unit,
+    Memory, MemorySplit, Outcome, PlanRecord, ProbeRecord, Record, Refused, SCHEMA, Snapshot,
+    Summary, ToolRecord, Trial, Unavailable, Unit,
 };
 pub use root::RootDevice;
 pub use start::{Side, StartMode};

@@ -1,10 +1,12 @@
 //! What a run will do, decided before it starts, so that it can be saved, replayed and compared.
 
+use std::time::Duration;
+
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Clock, Digest, HostKind, Readiness, RootDevice, Side, StartMode, Workload, WorkloadError,
+    Clock, Digest, HostKind, Readiness, RootDevice, Side, Span, StartMode, Workload, WorkloadError,
 };
 
 /// A run, fully decided.
@@ -26,6 +28,9 @@ pub struct Plan {
     pub trials: u32,
     /// Trials of each of them before the first measured one, recorded nowhere.
     pub warmup: u32,
+    /// Idle time before each trial: the machine has cleared away the one before, and has gone to rest.
+    #[serde(default, skip_serializing_if = "is_none")]
+    pub gap: Span,
     /// Seed of the order of trials and of every resampling.
     pub seed: u64,
     /// Where it runs.
@@ -47,6 +52,8 @@ pub struct Slot {
 
 /// The most trials and warm-ups of one side.
 const MAX_TRIALS: u32 = 100_000;
+/// The longest idle time before a trial.
+const MAX_GAP: Span = Span(Duration::from_secs(60 * 60));
 /// The backend with nothing to restore: a process and its namespaces start anew or not at all.
 const ALWAYS_COLD: &str = "container";
 /// The backend with a root disk.
@@ -62,6 +69,10 @@ fn is_default(root: &RootDevice) -> bool {
     *root == RootDevice::default()
 }
 
+fn is_none(gap: &Span) -> bool {
+    gap.0.is_zero()
+}
+
 impl Plan {
     /// Checks a plan that came from a file; `file` is what errors call it.
     ///
@@ -74,6 +85,9 @@ impl Plan {
         };
         if self.trials == 0 || self.trials > MAX_TRIALS || self.warmup > MAX_TRIALS {
             return wrong("trials", "use 1 to 100000, and as many warm-ups at most");
+        }
+        if self.gap > MAX_GAP {
+            return wrong("gap", "use at most 1h");
         }
         let mut names: Vec<&String> = self.backends.iter().collect();
         names.sort();

@@ -139,9 +139,12 @@ pub struct Trial {
     /// What was seen inside a guest with a kernel of its own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub guest: Option<GuestFacts>,
-    /// What the monitor of a microVM could still do to its host.
+    /// What the workload of a container, or the monitor of a microVM, could still do to its host.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub confinement: Option<Confinement>,
+    /// System calls a container's workload was refused by its filter.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub refused: Vec<Refused>,
     /// Digest of the image this backend was started from. Tree and EROFS file were both verified
     /// against it before the run.
     pub image_digest: Digest,
@@ -160,10 +163,12 @@ impl Trial {
     }
 }
 
-/// What a monitor has taken from itself before its guest's first instruction (docs/confinement.md).
+/// What a container's workload runs without, or a monitor has taken from itself before its guest's
+/// first instruction (docs/confinement.md).
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 pub struct Confinement {
-    /// Kinds of namespaces it is in that are not the tool's: `mount`, `net`, `ipc`, `uts`, `user`.
+    /// Kinds of namespaces it is in that are not the tool's: `mount`, `net`, `ipc`, `uts`, `pid`,
+    /// `cgroup`, `time`, `user`.
     pub namespaces: Vec<String>,
     /// Whether its root is an empty read-only directory.
     pub empty_root: bool,
@@ -180,6 +185,15 @@ pub struct Confinement {
     /// What could not be had on this host, and why.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub lacks: Vec<String>,
+}
+
+/// A system call that was refused (EPERM).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Refused {
+    /// Its name.
+    pub call: String,
+    /// How often.
+    pub times: u64,
 }
 
 /// Size of a system call filter (seccomp(2)).
@@ -278,6 +292,9 @@ pub struct EventsNs {
     pub stop: Option<u64>,
     /// See [`Phase::Stopped`].
     pub stopped: Option<u64>,
+    /// See [`Phase::Gone`]; none in records made before it was measured.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gone: Option<u64>,
 }
 
 impl EventsNs {
@@ -290,6 +307,7 @@ impl EventsNs {
             Phase::Exec => self.exec,
             Phase::Ready => self.ready,
             Phase::Stopped => self.stopped,
+            Phase::Gone => self.gone,
         }
     }
 
@@ -302,6 +320,7 @@ impl EventsNs {
             Phase::Exec => &mut self.exec,
             Phase::Ready => &mut self.ready,
             Phase::Stopped => &mut self.stopped,
+            Phase::Gone => &mut self.gone,
         };
         place.get_or_insert(ns);
     }

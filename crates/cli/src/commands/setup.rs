@@ -13,6 +13,7 @@ pub fn run(workload: &str) -> Result<Code> {
         microvm_root: compare_spec::RootDevice::default(),
         trials: 1,
         warmup: 0,
+        gap: compare_spec::Span::default(),
         seed: 1,
         host: HostKind::Lab,
         clock: Clock::Instructions,

@@ -1,9 +1,10 @@
 //! The head of a report: the host, the run, and what makes every figure below doubtful.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, time::Duration};
 
 use compare_spec::{
-    CgroupMode, Clock, Digest, HostFacts, KvmKind, Readiness, RootDevice, Side, Snapshot, Unit,
+    CgroupMode, Clock, Digest, HostFacts, KvmKind, Readiness, RootDevice, Side, Snapshot, Span,
+    Unit,
 };
 
 use crate::{document::Block, text::list, view::View};
@@ -33,9 +34,10 @@ pub(super) fn facts(view: &View) -> [Block; 2] {
         facts.push(("kernel", kernels.join(", ")));
     }
     // The monitor is the same in every start mode.
-    if let Some(confined) = view.sides.iter().find_map(|side| confinement(view, side)) {
-        facts.push(("confined", confined));
-    }
+    let mut confined: Vec<String> =
+        view.sides.iter().filter_map(|side| confinement(view, side)).collect();
+    confined.dedup();
+    facts.extend(confined.into_iter().map(|text| ("confined", text)));
     facts.extend(
         view.record
             .snapshots
@@ -189,6 +191,10 @@ fn run(view: &View) -> String {
         1 => "after 1 warm-up".to_owned(),
         n => format!("after {n} warm-ups"),
     };
+    let gap = match plan.spec.gap {
+        Span(Duration::ZERO) => String::new(),
+        gap => format!(", {gap} idle before each"),
+    };
     let revision = tool.revision.as_deref().map(|revision| revision.get(..12).unwrap_or(revision));
     let built = match (revision, tool.dirty == Some(true)) {
         (Some(revision), false) => format!(" ({revision})"),
@@ -197,7 +203,7 @@ fn run(view: &View) -> String {
         (None, false) => String::new(),
     };
     format!(
-        "{}, {trials} {each}of {}{order}, {warmup}, seed {}, plan {}, compare {}{built}",
+        "{}, {trials} {each}of {}{order}, {warmup}{gap}, seed {}, plan {}, compare {}{built}",
         plan.workload,
         list(&labels),
         plan.seed,
@@ -251,7 +257,7 @@ fn snapshot_costs(view: &View, snapshot: &Snapshot) -> String {
     )
 }
 
-/// What a guest that breaks out into its monitor would find.
+/// What a container's workload, or a guest that breaks out into its monitor, would find.
 fn confinement(view: &View, side: &Side) -> Option<String> {
     let confinement = view.trials(side).find_map(|trial| trial.confinement.as_ref())?;
     let mut parts = Vec::new();
@@ -268,12 +274,16 @@ fn confinement(view: &View, side: &Side) -> Option<String> {
     });
     parts.extend(confinement.filters.iter().map(|filter| {
         format!(
-            "{} thread: {} system calls ({} BPF instructions)",
+            "{} thread may make {} system calls ({} BPF instructions)",
             filter.thread, filter.system_calls, filter.instructions
         )
     }));
     parts.extend(confinement.lacks.iter().map(|lack| format!("not to be had here: {lack}")));
-    Some(format!("{}'s monitor: {}", side.backend, parts.join("; ")))
+    let whose = match own_kernel(view, side) {
+        Some((_, false)) => "workload",
+        _ => "monitor",
+    };
+    Some(format!("{}'s {whose}: {}", side.backend, parts.join("; ")))
 }
 
 /// The kernel a side's workload ran on, and whose it is.

@@ -37,8 +37,8 @@ pub(super) fn caption(view: &View) -> Option<String> {
 }
 
 fn events(view: &View) -> Table {
-    let release = &ENDING[1];
-    let figures = || PHASES.iter().chain([release]);
+    let leaving = &ENDING[1..];
+    let figures = || PHASES.iter().chain(leaving);
     let medians = view
         .sides
         .iter()
@@ -89,8 +89,8 @@ fn events(view: &View) -> Table {
     if view.is_repeated() {
         rows.push(row("p5 … p95", "of ready", false, &spread));
     }
-    if seen(release.name) {
-        rows.push(row(release.name, release.meaning, false, &median(release.name)));
+    for figure in leaving.iter().filter(|figure| seen(figure.name)) {
+        rows.push(row(figure.name, figure.meaning, false, &median(figure.name)));
     }
     rows.push(row("trials", "ok / run; only ok ones count", false, &counts));
     Table { columns, rows, caption: caption(view) }
@@ -117,7 +117,7 @@ fn sentences(view: &View) -> Vec<Block> {
         if let Some(release) = view.comparison(other, "release") {
             let single = view.is_single(other, "release");
             blocks.push(Block::Note(format!(
-                "Asked to stop, {name} takes {} as long to be gone.",
+                "Asked to stop, {name} takes {} as long to be released.",
                 ratio(release, single)
             )));
         }

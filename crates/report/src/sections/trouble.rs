@@ -22,9 +22,10 @@ const MAX_DETAIL: usize = 400;
 /// An outlier nearer to the median than this share of it is only counted.
 const NOTABLE: f64 = 0.01;
 
-/// Failures, outliers and gaps, each under a heading of its own where there are any.
+/// Failures, refusals, outliers and gaps, each under a heading of its own where there are any.
 pub(super) fn section(view: &View) -> Vec<Block> {
     let mut blocks = failures(view);
+    blocks.extend(refusals(view));
     blocks.extend(outliers(view));
     blocks.extend(unavailable(view));
     blocks
@@ -73,6 +74,37 @@ fn outcome(outcome: Outcome) -> &'static str {
         Outcome::Leaked => "leaked (something was left behind)",
         Outcome::Interrupted => "interrupted (by a signal)",
     }
+}
+
+/// System calls that a side's workload was refused, with the trial that was refused most.
+fn refusals(view: &View) -> Vec<Block> {
+    let mut blocks = Vec::new();
+    for side in &view.sides {
+        let mut most: BTreeMap<&str, u64> = BTreeMap::new();
+        for refused in view.trials(side).flat_map(|trial| &trial.refused) {
+            let times = most.entry(&refused.call).or_default();
+            *times = refused.times.max(*times);
+        }
+        if most.is_empty() {
+            continue;
+        }
+        let calls: Vec<String> = most
+            .iter()
+            .take(MAX_ITEMS)
+            .map(|(call, times)| match times {
+                1 => clip(call, MAX_DETAIL),
+                _ => format!("{} ({times} times)", clip(call, MAX_DETAIL)),
+            })
+            .collect();
+        if blocks.is_empty() {
+            blocks.push(Block::Heading("System calls refused (EPERM)".to_owned()));
+        }
+        blocks.push(Block::Item {
+            text: format!("{}: {}", side.label(), list(&calls)),
+            quote: Vec::new(),
+        });
+    }
+    blocks
 }
 
 fn outliers(view: &View) -> Vec<Block> {

@@ -26,6 +26,7 @@ pub(super) fn plan(backends: &[&str], trials: u32) -> Plan {
         microvm_root: compare_spec::RootDevice::default(),
         trials,
         warmup: 1,
+        gap: compare_spec::Span::default(),
         seed: 1,
         host: HostKind::Lab,
         clock: Clock::Instructions,
@@ -50,6 +51,7 @@ pub(super) fn container(index: u32) -> Trial {
             ready: Some(17_020_300 + shift),
             stop: Some(40_000_000),
             stopped: Some(44_112_000 + shift),
+            gone: Some(53_400_000 + shift),
         },
         memory: Memory {
             rss_bytes: Some(9_465_856),
@@ -63,6 +65,7 @@ pub(super) fn container(index: u32) -> Trial {
         },
         kernel_release: Some(HOST_KERNEL.to_owned()),
         guest: None,
+        refused: Vec::new(),
         confinement: None,
         image_digest: Digest::of(b"image"),
         evidence: Some("HTTP/1.1 200 OK".to_owned()),
@@ -83,6 +86,7 @@ pub(super) fn microvm(index: u32) -> Trial {
             ready: Some(78_310_600 + shift),
             stop: Some(120_000_000),
             stopped: Some(137_304_000 + shift),
+            gone: Some(137_304_000 + shift),
         },
         memory: Memory {
             rss_bytes: Some(50_331_648),

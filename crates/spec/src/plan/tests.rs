@@ -15,6 +15,7 @@ fn plan(seed: u64) -> Plan {
         microvm_root: RootDevice::default(),
         trials: 8,
         warmup: 1,
+        gap: Span::default(),
         seed,
         host: HostKind::Lab,
         clock: Clock::Instructions,
