@@ -2,7 +2,7 @@
 //! undone by the values that own it.
 #![allow(unsafe_code)] // clone_into: the child keeps to its contract, see `child`.
 
-use std::{error::Error, fs, io, os::fd::OwnedFd};
+use std::{error::Error, fs, io, os::fd::OwnedFd, sync::Arc};
 
 use compare_backend::{Backend, Instance, StartError, StartRequest, Timeline};
 use compare_cgroup::{Finding, Limits, spawn::clone_into};
@@ -10,7 +10,10 @@ use compare_net::{Addressing, Interface, Netns, create_veth};
 use compare_spec::Phase;
 use nix::{
     fcntl::{FcntlArg, OFlag, fcntl},
-    sys::eventfd::{EfdFlags, EventFd},
+    sys::{
+        eventfd::{EfdFlags, EventFd},
+        socket::{AddressFamily, SockFlag, SockType, socketpair},
+    },
     unistd::pipe2,
 };
 
@@ -18,6 +21,7 @@ use crate::{
     check, child,
     instance::{Container, Pipes},
     prepared::{Ends, Prepared},
+    seccomp::Filters,
 };
 
 /// The namespaces a container gets at its birth (namespaces(7)). Its cgroup namespace it makes
@@ -26,7 +30,8 @@ const NAMESPACES: u64 = (libc::CLONE_NEWPID
     | libc::CLONE_NEWNET
     | libc::CLONE_NEWNS
     | libc::CLONE_NEWUTS
-    | libc::CLONE_NEWIPC) as u64;
+    | libc::CLONE_NEWIPC
+    | libc::CLONE_NEWTIME) as u64;
 
 /// Starts containers. What is the same for all of them is found out once.
 #[derive(Debug)]
@@ -34,6 +39,7 @@ pub struct ContainerBackend {
     /// Signals this program ignores, bit 0 for signal 1: the workload must not inherit that.
     ignored: u64,
     kernel_release: Option<String>,
+    filters: Arc<Filters>,
 }
 
 impl Default for ContainerBackend {
@@ -64,6 +70,7 @@ impl ContainerBackend {
         Self {
             ignored: crate::instance::signal_set(&status, "SigIgn:").unwrap_or(0),
             kernel_release: release.map(|release| release.trim().to_owned()),
+            filters: Arc::new(Filters::new()),
         }
     }
 
@@ -93,8 +100,15 @@ impl ContainerBackend {
             .create_leaf(request.name, &limits)
             .to(|| format!("create the cgroup of {}", request.name))?;
         let (pipes, ends) = channels().to(|| "create the pipes to the container".to_owned())?;
-        let prepared = Prepared::new(request, &leaf, link.as_ref(), self.ignored, ends)
-            .to(|| format!("prepare the start of {}", request.name))?;
+        let prepared = Prepared::new(
+            request,
+            &leaf,
+            link.as_ref(),
+            self.ignored,
+            Arc::clone(&self.filters),
+            ends,
+        )
+        .to(|| format!("prepare the start of {}", request.name))?;
 
         // SAFETY: `child::run` and all it calls neither allocate nor lock, and use only what
         // `Prepared` holds; its module says how.
@@ -103,7 +117,7 @@ impl ContainerBackend {
         let pid = child.pid;
         // From here on dropping the container undoes everything.
         let mut container =
-            Container::new(child, leaf, pipes, workload, self.kernel_release.clone());
+            Container::new(child, leaf, pipes, request, self.kernel_release.clone(), &self.filters);
         if let Some(link) = link {
             create_veth(&host_end, &Interface::ETH0, &link, Netns::Pid(pid))
                 .to(|| format!("connect {}", request.name))?;
@@ -143,7 +157,10 @@ fn channels() -> io::Result<(Pipes, Ends)> {
     let (output_in, output) = pipe2(OFlag::O_CLOEXEC)?;
     fcntl(&output_in, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
     let release = EventFd::from_flags(EfdFlags::EFD_CLOEXEC)?.into();
-    Ok((Pipes { frames: frames_in, output: output_in }, Ends { frames, output, release }))
+    let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+    let (listener_in, listener) = socketpair(AddressFamily::Unix, SockType::Datagram, None, flags)?;
+    let pipes = Pipes { frames: frames_in, output: output_in, listener: listener_in };
+    Ok((pipes, Ends { frames, output, release, listener }))
 }
 
 fn release(eventfd: &OwnedFd) -> io::Result<()> {

@@ -22,6 +22,8 @@ pub(crate) fn check() -> Vec<Finding> {
             ("uts namespace", CloneFlags::CLONE_NEWUTS),
             ("ipc namespace", CloneFlags::CLONE_NEWIPC),
             ("cgroup namespace", CloneFlags::CLONE_NEWCGROUP),
+            // nix has no name for it.
+            ("time namespace", CloneFlags::from_bits_retain(libc::CLONE_NEWTIME)),
         ]
         .map(|(name, flag)| {
             finding(name, "can be unshared", NAMESPACE_REMEDY, move || Ok(unshare(flag)?))

@@ -6,7 +6,7 @@
 use std::{
     convert::Infallible,
     ffi::CStr,
-    os::fd::{AsRawFd, BorrowedFd},
+    os::fd::{AsRawFd, BorrowedFd, IntoRawFd},
 };
 
 use compare_net::{Control, Interface, StepError};
@@ -26,6 +26,8 @@ use crate::{capabilities, mounts, prepared::Prepared, sys};
 
 /// Where the frames go once every other descriptor but stdio is closed.
 const FRAMES_FD: i32 = 3;
+/// Where the seccomp listener goes out.
+const LISTENER_FD: i32 = 4;
 
 /// A step that failed.
 pub(crate) struct Failure<'a> {
@@ -103,9 +105,10 @@ fn become_workload<'a>(p: &'a Prepared, told: &mut Told) -> Result<Infallible, F
     // The cgroup namespace's root is the cgroup we are in: only now are we in the right one.
     unshare(CloneFlags::CLONE_NEWCGROUP).at("unshare the cgroup namespace")?;
     let _ = umask(Mode::empty());
-    mounts::enter_root(p)?;
-    mounts::mount_defaults(p)?;
+    let dev = mounts::enter_root(p)?;
+    mounts::mount_defaults(p, dev)?;
     mounts::mask()?;
+    mounts::mount_below_dev()?;
 
     sys::sethostname(&p.hostname).at("sethostname")?;
     configure_network(p)?;
@@ -120,9 +123,7 @@ fn become_workload<'a>(p: &'a Prepared, told: &mut Told) -> Result<Infallible, F
     open_stdio(p)?;
     // Really closed, not only at execve: neither the working directory nor the program may be
     // reached through a descriptor of the host's (CVE-2024-21626).
-    sys::duplicate(told.fd, FRAMES_FD, libc::O_CLOEXEC).at("dup the frame pipe")?;
-    sys::close_from(FRAMES_FD + 1).at("close descriptors")?;
-    told.fd = FRAMES_FD;
+    keep_descriptors(p, told)?;
 
     chdir(p.working_dir.as_c_str()).at(&p.chdir_step)?;
     refuse_magic(p.program.as_c_str()).at(&p.exec_step)?;
@@ -138,12 +139,29 @@ fn become_workload<'a>(p: &'a Prepared, told: &mut Told) -> Result<Infallible, F
     // Changing the user has cleared it (prctl(2)).
     sys::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL as u64).at("set the parent death signal")?;
     let _ = umask(Mode::from_bits_truncate(0o022));
+    let listener = p.filters.install().at("install the system call filter")?;
+    if let Some(listener) = listener {
+        // Open across execve as little as anything else here, and with this program by then.
+        let listener = listener.into_raw_fd();
+        sys::send_descriptor(LISTENER_FD, listener).at("hand over the system call listener")?;
+    }
 
     // Fails with EPIPE if our parent died before the death signal was set again.
     told.send(&Frame::new(Kind::Exec, 0, now_ns(), b"")).at("tell of execve")?;
     // SAFETY: `Strings` ends its arrays in a null pointer and keeps the strings alive.
     let error = unsafe { sys::execve(&p.program, p.argv.pointers(), p.envp.pointers()) };
     Err(Failure::new(&p.exec_step, error))
+}
+
+/// Closes all but standard input and output, the frame pipe and the socket for the listener.
+fn keep_descriptors(p: &Prepared, told: &mut Told) -> Result<(), Failure<'static>> {
+    let step = "dup the descriptors to keep";
+    // Out of the way first: either may have the other's number.
+    let spare = sys::duplicate_above(p.ends.listener.as_raw_fd(), 64).at(step)?;
+    sys::duplicate(told.fd, FRAMES_FD, libc::O_CLOEXEC).at(step)?;
+    sys::duplicate(spare, LISTENER_FD, libc::O_CLOEXEC).at(step)?;
+    told.fd = FRAMES_FD;
+    sys::close_from(LISTENER_FD + 1).at("close descriptors")
 }
 
 /// Loopback, and our end of the link if there is one.

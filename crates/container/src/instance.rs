@@ -1,30 +1,43 @@
 //! A container that was started: what it tells, how it ends, and the release of all it had.
 
 use std::{
+    collections::BTreeMap,
     fs, io,
     net::Ipv4Addr,
     ops::Range,
-    os::fd::{AsFd, BorrowedFd, OwnedFd},
+    os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd},
     time::{Duration, Instant},
 };
 
-use compare_backend::{FrameReader, Instance, Output, Timeline, monotonic_ns};
+use compare_backend::{FrameReader, Instance, Output, StartRequest, Timeline, monotonic_ns};
 use compare_cgroup::{
     Leaf,
     spawn::{Child, Ended, NOT_STARTED},
 };
-use compare_net::{Interface, delete_link};
-use compare_spec::{Exit, GuestFacts, Phase, Workload};
-use compare_wire::{Frame, Kind};
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use compare_confine::seccomp::{Listener, Notice, name};
+use compare_net::{Interface, until_gone};
+use compare_spec::{Confinement, Exit, GuestFacts, Phase, Refused};
+use compare_wire::{DEFAULT_CAPABILITIES, Frame, Kind};
+use nix::{
+    poll::{PollFd, PollFlags, PollTimeout, poll},
+    sys::socket::{ControlMessageOwned, MsgFlags, recvmsg},
+};
+
+use crate::seccomp::Filters;
 
 /// How long a killed process may take to end before that is an error: it gives back its memory.
 const KILL_DEADLINE: Duration = Duration::from_secs(10);
+
+/// Refusals between two looks at everything else.
+const REFUSALS_A_TURN: u32 = 64;
+/// What `backend` makes anew, as records name it.
+const NAMESPACES: [&str; 7] = ["pid", "net", "mount", "uts", "ipc", "cgroup", "time"];
 
 /// Our ends of what the container writes to.
 pub(crate) struct Pipes {
     pub(crate) frames: OwnedFd,
     pub(crate) output: OwnedFd,
+    pub(crate) listener: OwnedFd,
 }
 
 /// A running or ended container.
@@ -33,6 +46,11 @@ pub(crate) struct Container {
     leaf: Leaf,
     frames: FrameReader,
     output: Output,
+    /// Where the listener for refused system calls comes from, with `Exec`.
+    handover: OwnedFd,
+    listener: Option<Listener>,
+    refused: BTreeMap<u32, u64>,
+    confinement: Confinement,
     timeline: Timeline,
     link: Option<(Interface, Ipv4Addr)>,
     /// We killed it, so that nothing else need have.
@@ -51,14 +69,29 @@ impl Container {
         child: Child,
         leaf: Leaf,
         pipes: Pipes,
-        workload: &Workload,
+        request: &StartRequest<'_>,
         kernel_release: Option<String>,
+        filters: &Filters,
     ) -> Self {
+        let (workload, image) = (request.workload, request.image);
         Self {
             child,
             leaf,
             frames: FrameReader::new(pipes.frames),
             output: Output::new(pipes.output),
+            handover: pipes.listener,
+            listener: None,
+            refused: BTreeMap::new(),
+            confinement: Confinement {
+                namespaces: NAMESPACES.map(str::to_owned).into(),
+                empty_root: false,
+                uid: image.uid,
+                gid: image.gid,
+                capabilities: if image.uid == 0 { DEFAULT_CAPABILITIES } else { 0 },
+                no_new_privileges: true,
+                filters: vec![filters.size()],
+                lacks: Vec::new(),
+            },
             timeline: Timeline::start(),
             link: None,
             killed: false,
@@ -86,7 +119,14 @@ impl Container {
     fn take_frame(&mut self, frame: &Frame) {
         match frame.kind {
             Kind::Init => self.timeline.reach_at(Phase::Init, frame.ns),
-            Kind::Exec => self.timeline.reach_at(Phase::Exec, frame.ns),
+            Kind::Exec => {
+                self.timeline.reach_at(Phase::Exec, frame.ns);
+                self.listener = received(&self.handover).map(Listener::new);
+                if self.listener.is_none() {
+                    let lack = "refused system calls are not told: another program listens to them";
+                    self.confinement.lacks.push(lack.to_owned());
+                }
+            }
             Kind::Failed => {
                 let (step, errno) = (frame.text(), frame.arg as i32);
                 self.failure = Some(if step.starts_with("execve ") {
@@ -103,6 +143,20 @@ impl Container {
     fn pump_frames(&mut self) -> io::Result<()> {
         for frame in self.frames.pump()? {
             self.take_frame(&frame);
+        }
+        Ok(())
+    }
+
+    /// Refuses what the workload may not do and takes note of it. Whoever tries without end is given
+    /// an end of each turn.
+    fn refuse(&mut self) -> io::Result<()> {
+        for _ in 0..REFUSALS_A_TURN {
+            let Some(listener) = &self.listener else { return Ok(()) };
+            match listener.refuse_next(libc::EPERM)? {
+                Notice::Refused(number) => *self.refused.entry(number).or_default() += 1,
+                Notice::Nothing => return Ok(()),
+                Notice::Over => self.listener = None,
+            }
         }
         Ok(())
     }
@@ -176,26 +230,26 @@ impl Container {
         Err(io::Error::other(format!("process {} does not die", self.child.pid)))
     }
 
-    /// Gives back everything but the process, which is gone. Tries all of it, tells the first error.
+    /// Gives back everything but the process, which is gone. The link goes with the network
+    /// namespace of the last process, which the kernel takes down by itself.
     fn release(&mut self) -> io::Result<()> {
-        // The kernel waits out RCU grace periods in this (8 to 20 ms). Asked for before the kill
-        // instead, it took no less.
-        let link = self.link.as_ref().map_or(Ok(()), |(host_end, _)| delete_link(host_end));
-        let leaf = self.leaf.remove();
-        link.map_err(io::Error::other)?;
-        leaf.map_err(io::Error::other)
+        self.leaf.remove().map_err(io::Error::other)
     }
 }
 
 impl Instance for Container {
     fn fds(&self) -> Vec<BorrowedFd<'_>> {
         let child = self.exit.is_none().then(|| self.child.as_fd());
-        [child, self.frames.fd(), self.output.fd()].into_iter().flatten().collect()
+        // After `Exec` there is at most the failure of execve(2), which ends the process too.
+        let frames = self.frames.fd().filter(|_| !self.timeline.has(Phase::Exec));
+        let listener = self.listener.as_ref().map(AsFd::as_fd);
+        [child, frames, self.output.fd(), listener].into_iter().flatten().collect()
     }
 
     fn pump(&mut self) -> io::Result<()> {
         self.output.pump()?;
         self.pump_frames()?;
+        self.refuse()?;
         if self.exit.is_none()
             && let Some(ended) = self.child.try_wait()?
         {
@@ -240,6 +294,18 @@ impl Instance for Container {
         self.kernel_release.as_deref()
     }
 
+    fn confinement(&self) -> Option<&Confinement> {
+        self.timeline.has(Phase::Exec).then_some(&self.confinement)
+    }
+
+    fn refused(&self) -> Vec<Refused> {
+        let named = |(&number, &times)| Refused {
+            call: name(number).map_or_else(|| number.to_string(), str::to_owned),
+            times,
+        };
+        self.refused.iter().map(named).collect()
+    }
+
     fn guest_facts(&mut self, _deadline: Duration) -> io::Result<Option<GuestFacts>> {
         Ok(None)
     }
@@ -256,6 +322,16 @@ impl Instance for Container {
         self.release()?;
         self.released = true;
         self.timeline.reach(Phase::Stopped);
+        Ok(())
+    }
+
+    /// Of a container without a link nothing can be seen that would tell when its network namespace
+    /// is gone.
+    fn until_gone(&mut self, patience: Duration) -> io::Result<()> {
+        if let Some((host_end, _)) = &self.link {
+            until_gone(host_end, patience).map_err(io::Error::other)?;
+            self.timeline.reach(Phase::Gone);
+        }
         Ok(())
     }
 }
@@ -277,4 +353,21 @@ impl Drop for Container {
 pub(crate) fn signal_set(status: &str, key: &str) -> Option<u64> {
     let line = status.lines().find_map(|line| line.strip_prefix(key))?;
     u64::from_str_radix(line.trim(), 16).ok()
+}
+
+/// The descriptor that a socket holds, if any.
+#[allow(unsafe_code)]
+fn received(socket: &OwnedFd) -> Option<OwnedFd> {
+    let mut byte = [0; 1];
+    let mut parts = [io::IoSliceMut::new(&mut byte)];
+    let mut space = nix::cmsg_space!(i32);
+    let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_CMSG_CLOEXEC;
+    let message = recvmsg::<()>(socket.as_raw_fd(), &mut parts, Some(&mut space), flags).ok()?;
+    message.cmsgs().ok()?.find_map(|control| match control {
+        ControlMessageOwned::ScmRights(fds) => {
+            // SAFETY: the kernel has just made it for this process, and nobody else owns it.
+            fds.first().map(|&fd| unsafe { OwnedFd::from_raw_fd(fd) })
+        }
+        _ => None,
+    })
 }

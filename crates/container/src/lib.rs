@@ -11,6 +11,7 @@ mod instance;
 mod mounts;
 mod namespace;
 mod prepared;
+mod seccomp;
 mod sys;
 
 pub use backend::ContainerBackend;

@@ -3,7 +3,10 @@
 //! in the child and allocates nothing. Every target is resolved after pivot_root, when no path can
 //! lead out any more.
 
-use std::{ffi::CStr, os::fd::AsRawFd};
+use std::{
+    ffi::CStr,
+    os::fd::{AsRawFd, RawFd},
+};
 
 use nix::{
     errno::Errno,
@@ -26,14 +29,14 @@ const NONE: Option<&CStr> = None;
 /// directory, in this mount namespace only, so nothing need be made on the host or removed later:
 ///
 /// ```text
-///  image.tree (directory) ◄─ covered by ─ tmpfs {upper, work} ◄─ covered by ─ overlay = new root
+///  image.tree (directory) ◄─ covered by ─ tmpfs {upper, work, dev} ◄─ covered by ─ overlay = new root
 ///         └─ reached by a descriptor opened before: lowerdir=/proc/self/fd/0
 /// ```
 /// The descriptor is opened here, since a mount of another namespace cannot be a layer, and is 0,
 /// which is not needed yet, so that the options are known beforehand and no path in them needs
 /// escaping or tells the workload of the host.
 /// The tmpfs is charged to the container's cgroup and goes with its mount namespace.
-pub(crate) fn enter_root(prepared: &Prepared) -> Result<(), Failure<'_>> {
+pub(crate) fn enter_root(prepared: &Prepared) -> Result<Dev, Failure<'_>> {
     let tree = prepared.tree.as_c_str();
     let private = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
     mount(NONE, c"/", NONE, private, NONE).at("make the mounts private")?;
@@ -41,13 +44,14 @@ pub(crate) fn enter_root(prepared: &Prepared) -> Result<(), Failure<'_>> {
     let layer = open(tree, directory, Mode::empty()).at(&prepared.tree_step)?;
     sys::duplicate(layer.as_raw_fd(), 0, 0).at("dup the image's tree")?;
     let tmpfs = Some(c"tmpfs");
-    mount(tmpfs, tree, tmpfs, MsFlags::MS_NODEV, Some(c"mode=0755"))
+    mount(tmpfs, tree, tmpfs, MsFlags::empty(), Some(c"mode=0755"))
         .at("mount tmpfs for changes")?;
     chdir(tree).at("chdir to the tmpfs for changes")?;
     let mode = Mode::from_bits_truncate(0o755);
-    mkdir(c"upper", mode)
-        .and_then(|()| mkdir(c"work", mode))
-        .at("mkdir on the tmpfs for changes")?;
+    for name in [c"upper", c"work", c"dev"] {
+        mkdir(name, mode).at("mkdir on the tmpfs for changes")?;
+    }
+    let dev = sys::open_tree(c"dev").at("open_tree on the tmpfs for changes")?;
     let overlay = Some(c"overlay");
     let options = Some(c"lowerdir=/proc/self/fd/0,upperdir=upper,workdir=work");
     // nodev: CAP_MKNOD must not reach the host's devices, and no devices cgroup guards them.
@@ -56,23 +60,28 @@ pub(crate) fn enter_root(prepared: &Prepared) -> Result<(), Failure<'_>> {
     // pivot_root(2), "pivot_root(\".\", \".\")": the old root ends up on top and is taken off.
     pivot_root(c".", c".").at("pivot_root")?;
     umount2(c".", MntFlags::MNT_DETACH).at("detach the old root")?;
-    chdir(c"/").at("chdir /")
+    chdir(c"/").at("chdir /")?;
+    Ok(Dev(dev))
 }
 
+/// A directory of the tmpfs for changes, to be `/dev`: a file system of its own would cost five times
+/// as much. Closed with all other descriptors.
+#[derive(Clone, Copy)]
+pub(crate) struct Dev(RawFd);
+
 /// Mounts proc, dev, sys and what belongs in them.
-pub(crate) fn mount_defaults(prepared: &Prepared) -> Result<(), Failure<'static>> {
+pub(crate) fn mount_defaults(prepared: &Prepared, dev: Dev) -> Result<(), Failure<'static>> {
     let mode = Mode::from_bits_truncate(0o755);
     for (path, step) in
         [(c"/proc", "mkdir /proc"), (c"/dev", "mkdir /dev"), (c"/sys", "mkdir /sys")]
     {
-        match mkdir(path, mode) {
-            Ok(()) => {}
-            Err(Errno::EEXIST) => must_be_directory(path).at(step)?,
-            Err(error) => return Err(Failure::new(step, error)),
+        match must_be_directory(path) {
+            Err(Errno::ENOENT) => mkdir(path, mode).at(step)?,
+            other => other.at(step)?,
         }
     }
     mount(Some(c"proc"), c"/proc", Some(c"proc"), SAFE, NONE).at("mount proc on /proc")?;
-    mount_dev()?;
+    mount_dev(dev)?;
     let sysfs = Some(c"sysfs");
     mount(sysfs, c"/sys", sysfs, SAFE | MsFlags::MS_RDONLY, NONE).at("mount sysfs on /sys")?;
     mount_cgroup(&prepared.cgroups)
@@ -109,35 +118,42 @@ const DEV_LINKS: [(&CStr, &CStr); 6] = [
     (c"/proc/kcore", c"/dev/core"),
 ];
 
-/// `/dev`: a tmpfs that is `nodev` but for the default devices. Each is bound onto itself while the
-/// tmpfs still allows devices, so that it stays usable when the tmpfs no longer does.
-fn mount_dev() -> Result<(), Failure<'static>> {
-    let tmpfs = Some(c"tmpfs");
-    let flags = MsFlags::MS_NOSUID | MsFlags::MS_STRICTATIME;
-    let options = Some(c"mode=755,size=65536k");
-    mount(tmpfs, c"/dev", tmpfs, flags, options).at("mount tmpfs on /dev")?;
+/// `/dev`: `nodev` but for the default devices. Each is bound onto itself while the mount still
+/// allows devices, so that it stays usable when the mount no longer does.
+fn mount_dev(dev: Dev) -> Result<(), Failure<'static>> {
+    sys::move_mount(dev.0, c"/dev").at("move_mount to /dev")?;
     for (path, major, minor) in DEVICES {
         let mode = Mode::from_bits_truncate(0o666);
         mknod(path, SFlag::S_IFCHR, mode, makedev(major, minor)).at("mknod in /dev")?;
         mount(Some(path), path, NONE, MsFlags::MS_BIND, NONE).at("bind a device in /dev")?;
     }
-    let nodev = MsFlags::MS_REMOUNT | MsFlags::MS_BIND | MsFlags::MS_NODEV | flags;
+    let nodev = MsFlags::MS_REMOUNT
+        | MsFlags::MS_BIND
+        | MsFlags::MS_NODEV
+        | MsFlags::MS_NOSUID
+        | MsFlags::MS_STRICTATIME;
     mount(NONE, c"/dev", NONE, nodev, NONE).at("remount /dev nodev")?;
     for (target, path) in DEV_LINKS {
         symlinkat(target, nix::fcntl::AT_FDCWD, path).at("symlink in /dev")?;
     }
     let mode = Mode::from_bits_truncate(0o755);
-    for path in [c"/dev/pts", c"/dev/shm", c"/dev/mqueue"] {
+    for path in [c"/dev/pts", c"/dev/shm", EMPTY] {
         mkdir(path, mode).at("mkdir in /dev")?;
     }
+    Ok(())
+}
+
+/// What lies below `/dev`. Its last step: before it, [`EMPTY`] covers what is masked.
+pub(crate) fn mount_below_dev() -> Result<(), Failure<'static>> {
     let flags = MsFlags::MS_NOSUID | MsFlags::MS_NOEXEC;
     let options = Some(c"newinstance,ptmxmode=0666,mode=0620,gid=5");
     mount(Some(c"devpts"), c"/dev/pts", Some(c"devpts"), flags, options)
         .at("mount devpts on /dev/pts")?;
     let options = Some(c"mode=1777,size=65536k");
-    mount(Some(c"shm"), c"/dev/shm", tmpfs, SAFE, options).at("mount tmpfs on /dev/shm")?;
+    mount(Some(c"shm"), c"/dev/shm", Some(c"tmpfs"), SAFE, options)
+        .at("mount tmpfs on /dev/shm")?;
     let mqueue = Some(c"mqueue");
-    mount(mqueue, c"/dev/mqueue", mqueue, SAFE, NONE).at("mount mqueue on /dev/mqueue")
+    mount(mqueue, EMPTY, mqueue, SAFE, NONE).at("mount mqueue on /dev/mqueue")
 }
 
 /// The container's own cgroup, read-only. Which one that is, its cgroup namespace says.
@@ -163,37 +179,48 @@ fn mount_cgroup(cgroups: &CgroupMounts) -> Result<(), Failure<'static>> {
     }
 }
 
-/// Files and directories that tell of the host or let it be harmed; made to look empty.
-const MASKED: [&CStr; 12] = [
-    c"/proc/acpi",
-    c"/proc/asound",
-    c"/proc/interrupts",
-    c"/proc/kcore",
-    c"/proc/keys",
-    c"/proc/latency_stats",
-    c"/proc/sched_debug",
-    c"/proc/scsi",
-    c"/proc/timer_list",
-    c"/proc/timer_stats",
-    c"/sys/devices/virtual/powercap",
-    c"/sys/firmware",
+/// Files and directories that tell of the host or let it be harmed; made to look empty. Whether a
+/// kernel has a directory there or a file, is tried in this order of likelihood.
+const MASKED: [(&CStr, Covers); 12] = [
+    (c"/proc/acpi", Covers::Directory),
+    (c"/proc/asound", Covers::Directory),
+    (c"/proc/interrupts", Covers::File),
+    (c"/proc/kcore", Covers::File),
+    (c"/proc/keys", Covers::File),
+    (c"/proc/latency_stats", Covers::File),
+    (c"/proc/sched_debug", Covers::File),
+    (c"/proc/scsi", Covers::Directory),
+    (c"/proc/timer_list", Covers::File),
+    (c"/proc/timer_stats", Covers::File),
+    (c"/sys/devices/virtual/powercap", Covers::Directory),
+    (c"/sys/firmware", Covers::Directory),
 ];
+
+#[derive(Clone, Copy, PartialEq)]
+enum Covers {
+    File,
+    Directory,
+}
+
+/// An empty directory that no path leads to once a file system is mounted on it.
+const EMPTY: &CStr = c"/dev/mqueue";
 
 const READ_ONLY: [&CStr; 5] =
     [c"/proc/bus", c"/proc/fs", c"/proc/irq", c"/proc/sys", c"/proc/sysrq-trigger"];
 
-/// Covers the masked paths and makes the read-only ones so. What a kernel lacks is skipped.
+/// Covers the masked paths and makes the read-only ones so. What a kernel lacks is skipped. Bound
+/// rather than each a tmpfs, which costs the kernel three times as much.
 pub(crate) fn mask() -> Result<(), Failure<'static>> {
-    for path in MASKED {
-        match mount(Some(c"/dev/null"), path, NONE, MsFlags::MS_BIND, NONE) {
+    for (path, kind) in MASKED {
+        let covered = match cover(path, kind) {
+            // One cannot cover the other.
+            Err(Errno::ENOTDIR) if kind == Covers::File => cover(path, Covers::Directory),
+            Err(Errno::ENOTDIR) => cover(path, Covers::File),
+            other => other,
+        };
+        match covered {
             Ok(()) | Err(Errno::ENOENT) => {}
-            // A file cannot cover a directory.
-            Err(Errno::ENOTDIR) => {
-                let flags = SAFE | MsFlags::MS_RDONLY;
-                mount(Some(c"tmpfs"), path, Some(c"tmpfs"), flags, Some(c"size=0k,nr_inodes=1"))
-                    .at("mask a directory of /proc or /sys")?;
-            }
-            Err(error) => return Err(Failure::new("mask a file of /proc or /sys", error)),
+            Err(error) => return Err(Failure::new("mask a path of /proc or /sys", error)),
         }
     }
     for path in READ_ONLY {
@@ -202,8 +229,18 @@ pub(crate) fn mask() -> Result<(), Failure<'static>> {
             Err(Errno::ENOENT) => continue,
             Err(error) => return Err(Failure::new("bind a read-only path of /proc", error)),
         }
-        let flags = MsFlags::MS_REMOUNT | MsFlags::MS_BIND | MsFlags::MS_RDONLY | SAFE;
-        mount(NONE, path, NONE, flags, NONE).at("make a path of /proc read-only")?;
+        make_read_only(path).at("make a path of /proc read-only")?;
     }
     Ok(())
+}
+
+fn cover(path: &CStr, kind: Covers) -> Result<(), Errno> {
+    let source = if kind == Covers::File { c"/dev/null" } else { EMPTY };
+    mount(Some(source), path, NONE, MsFlags::MS_BIND, NONE)?;
+    if kind == Covers::Directory { make_read_only(path) } else { Ok(()) }
+}
+
+fn make_read_only(path: &CStr) -> Result<(), Errno> {
+    let flags = MsFlags::MS_REMOUNT | MsFlags::MS_BIND | MsFlags::MS_RDONLY | SAFE;
+    mount(NONE, path, NONE, flags, NONE)
 }

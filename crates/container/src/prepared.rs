@@ -3,11 +3,14 @@
 use std::{
     ffi::{CString, NulError},
     os::{fd::OwnedFd, unix::ffi::OsStrExt},
+    sync::Arc,
 };
 
 use compare_backend::StartRequest;
 use compare_cgroup::Leaf;
 use compare_net::{Addressing, Settings};
+
+use crate::seccomp::Filters;
 
 /// How the container's cgroup is mounted inside it.
 pub(crate) enum CgroupMounts {
@@ -25,6 +28,8 @@ pub(crate) struct Ends {
     pub(crate) output: OwnedFd,
     /// An eventfd: readable once the child may go on.
     pub(crate) release: OwnedFd,
+    /// Takes the descriptor of the seccomp listener.
+    pub(crate) listener: OwnedFd,
 }
 
 /// What the child works from.
@@ -45,6 +50,7 @@ pub(crate) struct Prepared {
     pub(crate) groups: Vec<u32>,
     /// Signals this program ignores, bit 0 for signal 1.
     pub(crate) ignored: u64,
+    pub(crate) filters: Arc<Filters>,
     pub(crate) ends: Ends,
 }
 
@@ -54,6 +60,7 @@ impl Prepared {
         leaf: &Leaf,
         link: Option<&Addressing>,
         ignored: u64,
+        filters: Arc<Filters>,
         ends: Ends,
     ) -> Result<Self, NulError> {
         let (workload, image) = (request.workload, request.image);
@@ -76,6 +83,7 @@ impl Prepared {
             gid: image.gid,
             groups: image.groups.clone(),
             ignored,
+            filters,
             ends,
         })
     }

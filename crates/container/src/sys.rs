@@ -109,6 +109,42 @@ pub(crate) fn duplicate(from: RawFd, to: RawFd, flags: libc::c_int) -> Result<()
     done(unsafe { libc::dup3(from, to, flags) }.into())
 }
 
+/// The same file under the lowest free number from `least` on, closed by execve.
+pub(crate) fn duplicate_above(from: RawFd, least: RawFd) -> Result<RawFd, Errno> {
+    // SAFETY: three integers.
+    let fd = unsafe { libc::fcntl(from, libc::F_DUPFD_CLOEXEC, least) };
+    if fd < 0 { Err(Errno::last()) } else { Ok(fd) }
+}
+
+/// Sends a descriptor through a Unix socket (unix(7), SCM_RIGHTS), with one byte.
+pub(crate) fn send_descriptor(socket: RawFd, fd: RawFd) -> Result<(), Errno> {
+    let mut byte = 0_u8;
+    let mut part = libc::iovec { iov_base: (&raw mut byte).cast(), iov_len: 1 };
+    // A cmsghdr and one int, aligned as cmsg(3) wants it.
+    let mut control = [0_u64; 4];
+    // SAFETY: all zeroes are a valid msghdr: nothing to send, to nobody.
+    let mut message: libc::msghdr = unsafe { mem::zeroed() };
+    message.msg_iov = &raw mut part;
+    message.msg_iovlen = 1;
+    message.msg_control = control.as_mut_ptr().cast();
+    // SAFETY: plain arithmetic on a length.
+    let (space, len) = unsafe {
+        let size = mem::size_of::<RawFd>() as u32;
+        (libc::CMSG_SPACE(size) as usize, libc::CMSG_LEN(size) as usize)
+    };
+    message.msg_controllen = space.min(mem::size_of_val(&control));
+    // SAFETY: `control` is large enough for the header that CMSG_FIRSTHDR finds at its start, and for
+    // an int behind it; the kernel reads what `message` points to, all of it in this frame.
+    done(unsafe {
+        let header = libc::CMSG_FIRSTHDR(&raw const message);
+        (*header).cmsg_level = libc::SOL_SOCKET;
+        (*header).cmsg_type = libc::SCM_RIGHTS;
+        (*header).cmsg_len = len;
+        libc::CMSG_DATA(header).cast::<RawFd>().write_unaligned(fd);
+        libc::sendmsg(socket, &raw const message, libc::MSG_NOSIGNAL) as libc::c_long
+    })
+}
+
 /// Puts a signal's action back to its default (signal(7): an ignored signal stays ignored across
 /// execve). Raw, since glibc refuses the two real-time signals it keeps to itself.
 pub(crate) fn default_signal(number: libc::c_int) -> Result<(), Errno> {
@@ -134,6 +170,22 @@ pub(crate) fn open_without_magic(path: &CStr) -> Result<RawFd, Errno> {
         libc::syscall(libc::SYS_openat2, libc::AT_FDCWD, path.as_ptr(), &raw mut how, size)
     };
     if fd < 0 { Err(Errno::last()) } else { Ok(fd as RawFd) }
+}
+
+/// A mount of this directory alone, nowhere yet (open_tree(2), OPEN_TREE_CLONE; Linux 5.2).
+pub(crate) fn open_tree(path: &CStr) -> Result<RawFd, Errno> {
+    let flags = libc::OPEN_TREE_CLONE | libc::OPEN_TREE_CLOEXEC;
+    // SAFETY: `path` ends in NUL.
+    let fd = unsafe { libc::syscall(libc::SYS_open_tree, libc::AT_FDCWD, path.as_ptr(), flags) };
+    if fd < 0 { Err(Errno::last()) } else { Ok(fd as RawFd) }
+}
+
+/// Puts a mount of [`open_tree`] on a directory (move_mount(2)).
+pub(crate) fn move_mount(fd: RawFd, path: &CStr) -> Result<(), Errno> {
+    const MOVE_MOUNT_F_EMPTY_PATH: libc::c_uint = 4;
+    let (here, to, flags) = (c"".as_ptr(), path.as_ptr(), MOVE_MOUNT_F_EMPTY_PATH);
+    // SAFETY: both paths end in NUL.
+    done(unsafe { libc::syscall(libc::SYS_move_mount, fd, here, libc::AT_FDCWD, to, flags) })
 }
 
 /// Reads and closes.

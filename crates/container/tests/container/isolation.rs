@@ -15,6 +15,8 @@ pub const CASES: &[Case] = &[
     ("isolation::devices_are_the_default_ones", devices_are_the_default_ones),
     ("isolation::a_linked_mount_point_is_refused", a_linked_mount_point_is_refused),
     ("isolation::namespaces_are_new", namespaces_are_new),
+    ("isolation::refused_calls_are_told_by_name", refused_calls_are_told_by_name),
+    ("isolation::many_refusals_are_counted", many_refusals_are_counted),
 ];
 
 fn only_stdio_is_open(world: &mut World) {
@@ -177,7 +179,7 @@ fn a_linked_mount_point_is_refused(world: &mut World) {
 fn namespaces_are_new(world: &mut World) {
     let workload = world.workload("list", &["/proc/self/ns"]);
     let output = world.output(&workload);
-    for kind in ["pid", "net", "mnt", "uts", "ipc", "cgroup"] {
+    for kind in ["pid", "net", "mnt", "uts", "ipc", "cgroup", "time"] {
         let host = std::fs::read_link(format!("/proc/thread-self/ns/{kind}")).unwrap();
         let line = output.lines().find(|line| line.contains(&format!("/ns/{kind} "))).unwrap();
         assert!(!line.ends_with(&host.display().to_string()), "{line}");
@@ -193,4 +195,33 @@ fn namespaces_are_new(world: &mut World) {
         }
     }
     assert!(!output.contains("compare container"), "the host's path shows: {output}");
+}
+
+fn refused_calls_are_told_by_name(world: &mut World) {
+    let workload = world.workload("calls", &[]);
+    let finished = world.run(&workload);
+    let (eperm, enosys) = (libc::EPERM, libc::ENOSYS);
+    for (call, errno) in [
+        ("mount", eperm),
+        ("unshare", eperm),
+        ("clone", eperm),
+        ("bpf", eperm),
+        ("keyctl", eperm),
+        ("vsock", eperm),
+        ("clone3", enosys),
+        ("unknown", enosys),
+    ] {
+        let line = format!("{call} {errno}\n");
+        assert!(finished.output.contains(&line), "{line}: {}", finished.output);
+    }
+    let told: Vec<_> = finished.refused.iter().map(|one| (one.call.as_str(), one.times)).collect();
+    let names = ["socket", "clone", "mount", "keyctl", "unshare", "bpf"];
+    assert_eq!(told, names.map(|name| (name, 1)));
+}
+
+fn many_refusals_are_counted(world: &mut World) {
+    let workload = world.workload("refused", &["5000"]);
+    let finished = world.run(&workload);
+    let told: Vec<_> = finished.refused.iter().map(|one| (one.call.as_str(), one.times)).collect();
+    assert_eq!(told, [("reboot", 5000)]);
 }

@@ -26,6 +26,8 @@ pub fn run(mode: &str, args: &[String]) -> i32 {
         "list" => args.iter().for_each(|path| list(path)),
         "open-device" => open_device(arg(0)),
         "facts" => facts(),
+        "calls" => calls(),
+        "refused" => refused(arg(0).parse().unwrap()),
         "serve" => serve(arg(0).parse().unwrap()),
         "sleep" => sleep(),
         "handle" => handle(false),
@@ -110,6 +112,32 @@ fn facts() {
     println!("{}", fs::read_to_string("/proc/self/status").unwrap());
     println!("{}", fs::read_to_string("/proc/self/mountinfo").unwrap());
     println!("cgroup\n{}", fs::read_to_string("/proc/self/cgroup").unwrap());
+}
+
+/// What a filter makes of some calls.
+fn calls() {
+    // SAFETY: none of them gets memory, and all are refused.
+    let errno =
+        |number, first: libc::c_long| match unsafe { libc::syscall(number, first, 0, 0, 0, 0) } {
+            -1 => io::Error::last_os_error().raw_os_error().unwrap_or(0),
+            _ => 0,
+        };
+    println!("mount {}", errno(libc::SYS_mount, 0));
+    println!("unshare {}", errno(libc::SYS_unshare, 0x1000_0000));
+    println!("clone {}", errno(libc::SYS_clone, 0x1000_0000 | 17));
+    println!("bpf {}", errno(libc::SYS_bpf, 0));
+    println!("keyctl {}", errno(libc::SYS_keyctl, 0));
+    println!("vsock {}", errno(libc::SYS_socket, 40));
+    println!("clone3 {}", errno(libc::SYS_clone3, 0));
+    println!("unknown {}", errno(1000, 0));
+    println!("time namespace offset {}", show(fs::read("/proc/self/timens_offsets")));
+}
+
+fn refused(times: u64) {
+    for _ in 0..times {
+        // SAFETY: it is refused.
+        unsafe { libc::syscall(libc::SYS_reboot, 0, 0, 0, 0) };
+    }
 }
 
 fn serve(port: u16) {

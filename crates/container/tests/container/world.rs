@@ -10,8 +10,8 @@ use std::{
 use compare_backend::{Backend, Instance, StartRequest, Timeline};
 use compare_cgroup::{Hierarchy, Parent};
 use compare_container::{ContainerBackend, enter_private_mounts};
-use compare_net::{enter_private_netns, links};
-use compare_spec::{Bytes, Digest, EventsNs, Exit, Image, Workload};
+use compare_net::{Interface, enter_private_netns, links, until_gone};
+use compare_spec::{Bytes, Digest, EventsNs, Exit, Image, Refused, Workload};
 use nix::poll::{PollFd, PollFlags, poll};
 
 pub struct World {
@@ -39,6 +39,7 @@ pub struct Finished {
     pub exit: Exit,
     pub output: String,
     pub events: EventsNs,
+    pub refused: Vec<Refused>,
 }
 
 impl World {
@@ -111,7 +112,8 @@ impl World {
         instance.stop(Duration::ZERO).unwrap();
         let events = instance.timeline().events();
         assert!(events.stopped.is_some());
-        Finished { exit, output: instance.output().tail(), events }
+        let refused = instance.refused();
+        Finished { exit, output: instance.output().tail(), events, refused }
     }
 
     /// As [`World::run`], for a workload that ends well; its output.
@@ -121,8 +123,13 @@ impl World {
         finished.output
     }
 
-    /// Fails if anything is there that was not before the first case.
+    /// Fails if anything is there that was not before the first case, or does not go by itself.
     pub fn assert_clean(&self) {
+        for link in links().unwrap() {
+            if !self.before.links.contains(&link) {
+                until_gone(&Interface::new(&link).unwrap(), Duration::from_secs(10)).unwrap();
+            }
+        }
         assert_eq!(self.traces(), self.before, "left behind");
         let none = nix::sys::wait::waitpid(None, Some(nix::sys::wait::WaitPidFlag::WNOHANG));
         assert_eq!(none, Err(nix::errno::Errno::ECHILD), "a child is left");
