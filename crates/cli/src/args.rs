@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
-use compare_spec::{Bytes, Clock, RootDevice, Span, StartMode};
+use compare_spec::{Bytes, Clock, ContainerVariant, RootDevice, Span, StartMode};
 
 const ABOUT: &str = "Boots the same workload as a container and inside a microVM, and says what the difference costs";
 
@@ -184,6 +184,12 @@ pub enum Lab {
 pub enum BackendName {
     /// Namespaces and cgroups on the host's kernel
     Container,
+    /// The same in a user namespace: root inside is nobody outside
+    #[value(name = "container:userns")]
+    ContainerUserns,
+    /// The same in a network namespace that was made before, with its link
+    #[value(name = "container:pooled")]
+    ContainerPooled,
     /// A KVM virtual machine with a kernel of its own
     Microvm,
 }
@@ -192,7 +198,9 @@ impl BackendName {
     /// As plans and records write it.
     pub fn as_str(self) -> &'static str {
         match self {
-            Self::Container => "container",
+            Self::Container => ContainerVariant::Plain.name(),
+            Self::ContainerUserns => ContainerVariant::Userns.name(),
+            Self::ContainerPooled => ContainerVariant::Pooled.name(),
             Self::Microvm => "microvm",
         }
     }

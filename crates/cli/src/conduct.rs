@@ -13,7 +13,7 @@ use compare_container::ContainerBackend;
 use compare_lab::Paths;
 use compare_microvm::{MicrovmBackend, MicrovmConfig, args::DeviceArgs};
 use compare_runner::{Cancel, Scratch, Setting};
-use compare_spec::{HostKind, Image, Plan, RunEvent, Side, StartMode};
+use compare_spec::{ContainerVariant, HostKind, Image, Plan, RunEvent, Side, StartMode};
 
 /// Where control groups are mounted.
 pub const CGROUP_ROOT: &str = "/sys/fs/cgroup";
@@ -120,8 +120,11 @@ fn backends(
     };
     let mut backends: Vec<Box<dyn Backend>> = Vec::new();
     for Side { backend, start } in plan.sides() {
+        if let Some(variant) = ContainerVariant::of(&backend) {
+            backends.push(Box::new(ContainerBackend::of(variant)));
+            continue;
+        }
         match (backend.as_str(), start.as_str(), scratch) {
-            ("container", "cold", _) => backends.push(Box::new(ContainerBackend::new())),
             ("microvm" | "microvm-pmem", "cold", _) => {
                 let devices =
                     DeviceArgs { root_device: plan.microvm_root, ..DeviceArgs::default() };

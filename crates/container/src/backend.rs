@@ -7,21 +7,24 @@ use std::{error::Error, fs, io, os::fd::OwnedFd, sync::Arc};
 use compare_backend::{Backend, Instance, StartError, StartRequest, Timeline};
 use compare_cgroup::{Finding, Limits, spawn::clone_into};
 use compare_net::{Addressing, Interface, Netns, create_veth};
-use compare_spec::Phase;
+use compare_spec::{Confinement, ContainerVariant, Phase};
+use compare_wire::DEFAULT_CAPABILITIES;
 use nix::{
     fcntl::{FcntlArg, OFlag, fcntl},
     sys::{
         eventfd::{EfdFlags, EventFd},
         socket::{AddressFamily, SockFlag, SockType, socketpair},
     },
-    unistd::pipe2,
+    unistd::{fchown, pipe2},
 };
 
 use crate::{
     check, child,
     instance::{Container, Pipes},
-    prepared::{Ends, Prepared},
+    pool,
+    prepared::{Ends, Network, Prepared},
     seccomp::Filters,
+    userns,
 };
 
 /// The namespaces a container gets at its birth (namespaces(7)). Its cgroup namespace it makes
@@ -33,6 +36,9 @@ const NAMESPACES: u64 = (libc::CLONE_NEWPID
     | libc::CLONE_NEWIPC
     | libc::CLONE_NEWTIME) as u64;
 
+/// [`NAMESPACES`] and the cgroup namespace, as records name them.
+const RECORDED_NAMESPACES: [&str; 7] = ["pid", "net", "mount", "uts", "ipc", "cgroup", "time"];
+
 /// Starts containers. What is the same for all of them is found out once.
 #[derive(Debug)]
 pub struct ContainerBackend {
@@ -40,6 +46,11 @@ pub struct ContainerBackend {
     ignored: u64,
     kernel_release: Option<String>,
     filters: Arc<Filters>,
+    variant: ContainerVariant,
+    /// Made before the clock started, for the next start.
+    pooled: Option<Result<pool::Network, pool::Error>>,
+    /// Networks made for the pool so far.
+    networks: u32,
 }
 
 impl Default for ContainerBackend {
@@ -65,12 +76,20 @@ impl<T, E: Into<Box<dyn Error + Send + Sync>>> Attempt<T> for Result<T, E> {
 impl ContainerBackend {
     /// Looks at this process and its kernel; makes nothing.
     pub fn new() -> Self {
+        Self::of(ContainerVariant::Plain)
+    }
+
+    /// The same, for containers of another kind.
+    pub fn of(variant: ContainerVariant) -> Self {
         let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
         let release = fs::read_to_string("/proc/sys/kernel/osrelease").ok();
         Self {
             ignored: crate::instance::signal_set(&status, "SigIgn:").unwrap_or(0),
             kernel_release: release.map(|release| release.trim().to_owned()),
             filters: Arc::new(Filters::new()),
+            variant,
+            pooled: None,
+            networks: 0,
         }
     }
 
@@ -81,11 +100,19 @@ impl ContainerBackend {
     }
 
     fn launch(
-        &self,
+        &mut self,
         request: &StartRequest<'_>,
         timeline: &mut Timeline,
     ) -> Result<Container, Refusal> {
         let workload = request.workload;
+        // Made now, within the time, if nobody had it made before.
+        let pooled = match (self.variant, self.pooled.take()) {
+            (ContainerVariant::Pooled, None) => Some(self.another_network()),
+            (ContainerVariant::Pooled, pooled) => pooled,
+            _ => None,
+        };
+        let pooled =
+            pooled.transpose().to(|| "make a network namespace for the pool".to_owned())?;
         // A workload that serves nothing has loopback alone, as with `docker run --network none`.
         let link = workload.port.map(|_| Addressing::of(request.slot));
         let host_end = Interface::new(&format!("c-{}", request.name))
@@ -100,25 +127,49 @@ impl ContainerBackend {
             .create_leaf(request.name, &limits)
             .to(|| format!("create the cgroup of {}", request.name))?;
         let (pipes, ends) = channels().to(|| "create the pipes to the container".to_owned())?;
-        let prepared = Prepared::new(
-            request,
-            &leaf,
-            link.as_ref(),
-            self.ignored,
-            Arc::clone(&self.filters),
-            ends,
-        )
-        .to(|| format!("prepare the start of {}", request.name))?;
+        let userns = self.variant == ContainerVariant::Userns;
+        let ids = if userns { userns::first_id(request.slot) } else { 0 };
+        let (uid, gid) = (ids + request.image.uid, ids + request.image.gid);
+        fchown(&ends.output, Some(uid.into()), Some(gid.into()))
+            .to(|| "give the output pipe to the workload's user".to_owned())?;
+        let mut flags = NAMESPACES;
+        let network = match &pooled {
+            Some(pooled) => {
+                flags &= !(libc::CLONE_NEWNET as u64);
+                pooled.namespace.try_clone().map(Network::Pooled)
+            }
+            None => Ok(Network::Own(link.as_ref().map(Addressing::peer_settings))),
+        }
+        .to(|| "keep the network namespace".to_owned())?;
+        if userns {
+            flags |= libc::CLONE_NEWUSER as u64;
+        }
+        let filters = Arc::clone(&self.filters);
+        let prepared = Prepared::new(request, &leaf, network, userns, self.ignored, filters, ends)
+            .to(|| format!("prepare the start of {}", request.name))?;
 
         // SAFETY: `child::run` and all it calls neither allocate nor lock, and use only what
         // `Prepared` holds; its module says how.
-        let child = unsafe { clone_into(&leaf, NAMESPACES, || child::run(&prepared)) }
+        let child = unsafe { clone_into(&leaf, flags, || child::run(&prepared)) }
             .to(|| "clone into new namespaces (needs root, or CAP_SYS_ADMIN)".to_owned())?;
         let pid = child.pid;
         // From here on dropping the container undoes everything.
+        let confinement = self.confinement(request, ids);
         let mut container =
-            Container::new(child, leaf, pipes, request, self.kernel_release.clone(), &self.filters);
-        if let Some(link) = link {
+            Container::new(child, leaf, pipes, workload, self.kernel_release.clone(), confinement);
+        if userns {
+            let attempt = || "map the ids of the user namespace".to_owned();
+            userns::map(pid, ids).to(attempt)?;
+            let tree = userns::mapped(&prepared.tree, pid).to(|| {
+                let tree = request.image.tree.display();
+                format!("show {tree} under the ids of inside (its file system must know idmapped mounts)")
+            })?;
+            container.hand_over(&tree).to(|| "hand over the image's tree".to_owned())?;
+        }
+        if let Some(network) = pooled {
+            container.linked(network.host_end, network.link.peer_ip);
+            container.keep(network.namespace);
+        } else if let Some(link) = link {
             create_veth(&host_end, &Interface::ETH0, &link, Netns::Pid(pid))
                 .to(|| format!("connect {}", request.name))?;
             container.linked(host_end, link.peer_ip);
@@ -127,11 +178,41 @@ impl ContainerBackend {
         release(&prepared.ends.release).to(|| "release the container".to_owned())?;
         Ok(container)
     }
+
+    fn another_network(&mut self) -> Result<pool::Network, pool::Error> {
+        self.networks += 1;
+        pool::Network::make(self.networks)
+    }
+
+    /// What the workload will run without, for the record.
+    fn confinement(&self, request: &StartRequest<'_>, ids: u32) -> Confinement {
+        let mut namespaces = RECORDED_NAMESPACES.map(str::to_owned).to_vec();
+        if self.variant == ContainerVariant::Userns {
+            namespaces.push("user".to_owned());
+        }
+        let image = request.image;
+        Confinement {
+            namespaces,
+            empty_root: false,
+            uid: ids + image.uid,
+            gid: ids + image.gid,
+            capabilities: if image.uid == 0 { DEFAULT_CAPABILITIES } else { 0 },
+            no_new_privileges: true,
+            filters: vec![self.filters.size()],
+            lacks: Vec::new(),
+        }
+    }
 }
 
 impl Backend for ContainerBackend {
     fn name(&self) -> &str {
-        "container"
+        self.variant.name()
+    }
+
+    fn prepare(&mut self) {
+        if self.variant == ContainerVariant::Pooled && self.pooled.is_none() {
+            self.pooled = Some(self.another_network());
+        }
     }
 
     fn start(

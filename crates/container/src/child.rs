@@ -14,15 +14,19 @@ use compare_wire::{Frame, Kind};
 use nix::{
     errno::Errno,
     fcntl::{OFlag, open},
-    sched::{CloneFlags, unshare},
+    sched::{CloneFlags, setns, unshare},
     sys::{
         signal::{SigSet, SigmaskHow, sigprocmask},
         stat::{Mode, umask},
     },
-    unistd::{chdir, fchown, read, setsid, write},
+    unistd::{chdir, read, setsid, write},
 };
 
-use crate::{capabilities, mounts, prepared::Prepared, sys};
+use crate::{
+    capabilities, mounts,
+    prepared::{Network, Prepared},
+    sys,
+};
 
 /// Where the frames go once every other descriptor but stdio is closed.
 const FRAMES_FD: i32 = 3;
@@ -102,6 +106,12 @@ fn become_workload<'a>(p: &'a Prepared, told: &mut Told) -> Result<Infallible, F
     released.at("wait for the release")?;
     told.init_ns = now_ns();
 
+    if p.userns {
+        become_root_inside(p)?;
+    }
+    if let Network::Pooled(namespace) = &p.net {
+        setns(namespace, CloneFlags::CLONE_NEWNET).at("enter the network namespace")?;
+    }
     // The cgroup namespace's root is the cgroup we are in: only now are we in the right one.
     unshare(CloneFlags::CLONE_NEWCGROUP).at("unshare the cgroup namespace")?;
     let _ = umask(Mode::empty());
@@ -164,11 +174,24 @@ fn keep_descriptors(p: &Prepared, told: &mut Told) -> Result<(), Failure<'static
     sys::close_from(LISTENER_FD + 1).at("close descriptors")
 }
 
+/// In a user namespace a process has all rights at first and no id: nothing it made would have an
+/// owner. The image's tree, seen with the ids of inside, goes over the tree.
+fn become_root_inside(p: &Prepared) -> Result<(), Failure<'static>> {
+    sys::setgroups(&[]).at("setgroups in the user namespace")?;
+    sys::setgid(0).at("setgid in the user namespace")?;
+    sys::setuid(0).at("setuid in the user namespace")?;
+    sys::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL as u64).at("set the parent death signal")?;
+    let tree = sys::receive_descriptor(p.ends.listener.as_raw_fd());
+    tree.and_then(|tree| sys::move_mount(tree, &p.tree))
+        .at("mount the image's tree with ids of inside")
+}
+
 /// Loopback, and our end of the link if there is one.
 fn configure_network(p: &Prepared) -> Result<(), Failure<'static>> {
+    let Network::Own(settings) = &p.net else { return Ok(()) };
     let control = Control::open()?;
     control.bring_up(&Interface::LOOPBACK)?;
-    if let Some(settings) = &p.net {
+    if let Some(settings) = settings {
         control.configure(&Interface::ETH0, settings)?;
     }
     Ok(())
@@ -182,15 +205,11 @@ fn reset_signals(ignored: u64) -> Result<(), Failure<'static>> {
     sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None).at("unblock signals")
 }
 
-/// Standard input reads nothing; output and error go to the pipe, which the workload's user may
-/// reopen through `/dev/stdout`.
+/// Standard input reads nothing; output and error go to the pipe, which the workload's user owns and
+/// may reopen through `/dev/stdout`.
 fn open_stdio(p: &Prepared) -> Result<(), Failure<'static>> {
     let null = open(c"/dev/null", OFlag::O_RDONLY, Mode::empty()).at("open /dev/null")?;
     let output = p.ends.output.as_raw_fd();
-    if p.uid != 0 {
-        fchown(&p.ends.output, Some(p.uid.into()), Some(p.gid.into()))
-            .at("fchown the output pipe")?;
-    }
     for (from, to) in [(null.as_raw_fd(), 0), (output, 1), (output, 2)] {
         sys::duplicate(from, to, 0).at("dup standard descriptors")?;
     }

@@ -9,29 +9,27 @@ use std::{
     time::{Duration, Instant},
 };
 
-use compare_backend::{FrameReader, Instance, Output, StartRequest, Timeline, monotonic_ns};
+use compare_backend::{FrameReader, Instance, Output, Timeline, monotonic_ns};
 use compare_cgroup::{
     Leaf,
     spawn::{Child, Ended, NOT_STARTED},
 };
 use compare_confine::seccomp::{Listener, Notice, name};
 use compare_net::{Interface, until_gone};
-use compare_spec::{Confinement, Exit, GuestFacts, Phase, Refused};
-use compare_wire::{DEFAULT_CAPABILITIES, Frame, Kind};
+use compare_spec::{Confinement, Exit, GuestFacts, Phase, Refused, Workload};
+use compare_wire::{Frame, Kind};
 use nix::{
     poll::{PollFd, PollFlags, PollTimeout, poll},
     sys::socket::{ControlMessageOwned, MsgFlags, recvmsg},
 };
 
-use crate::seccomp::Filters;
+use crate::sys;
 
 /// How long a killed process may take to end before that is an error: it gives back its memory.
 const KILL_DEADLINE: Duration = Duration::from_secs(10);
 
 /// Refusals between two looks at everything else.
 const REFUSALS_A_TURN: u32 = 64;
-/// What `backend` makes anew, as records name it.
-const NAMESPACES: [&str; 7] = ["pid", "net", "mount", "uts", "ipc", "cgroup", "time"];
 
 /// Our ends of what the container writes to.
 pub(crate) struct Pipes {
@@ -53,6 +51,8 @@ pub(crate) struct Container {
     confinement: Confinement,
     timeline: Timeline,
     link: Option<(Interface, Ipv4Addr)>,
+    /// Held until it is released: a network namespace that was made for it before.
+    network: Option<OwnedFd>,
     /// We killed it, so that nothing else need have.
     killed: bool,
     /// What a step before or at `execve` failed with.
@@ -69,11 +69,10 @@ impl Container {
         child: Child,
         leaf: Leaf,
         pipes: Pipes,
-        request: &StartRequest<'_>,
+        workload: &Workload,
         kernel_release: Option<String>,
-        filters: &Filters,
+        confinement: Confinement,
     ) -> Self {
-        let (workload, image) = (request.workload, request.image);
         Self {
             child,
             leaf,
@@ -82,18 +81,10 @@ impl Container {
             handover: pipes.listener,
             listener: None,
             refused: BTreeMap::new(),
-            confinement: Confinement {
-                namespaces: NAMESPACES.map(str::to_owned).into(),
-                empty_root: false,
-                uid: image.uid,
-                gid: image.gid,
-                capabilities: if image.uid == 0 { DEFAULT_CAPABILITIES } else { 0 },
-                no_new_privileges: true,
-                filters: vec![filters.size()],
-                lacks: Vec::new(),
-            },
+            confinement,
             timeline: Timeline::start(),
             link: None,
+            network: None,
             killed: false,
             failure: None,
             exit: None,
@@ -107,6 +98,16 @@ impl Container {
     /// It has a link, which is to be deleted with it.
     pub(crate) fn linked(&mut self, host_end: Interface, address: Ipv4Addr) {
         self.link = Some((host_end, address));
+    }
+
+    /// Keeps its network namespace for as long as it is not released.
+    pub(crate) fn keep(&mut self, network: OwnedFd) {
+        self.network = Some(network);
+    }
+
+    /// Sends its first process a descriptor.
+    pub(crate) fn hand_over(&self, fd: &OwnedFd) -> io::Result<()> {
+        Ok(sys::send_descriptor(self.handover.as_raw_fd(), fd.as_raw_fd())?)
     }
 
     /// It goes on with this timeline.
@@ -233,6 +234,7 @@ impl Container {
     /// Gives back everything but the process, which is gone. The link goes with the network
     /// namespace of the last process, which the kernel takes down by itself.
     fn release(&mut self) -> io::Result<()> {
+        self.network = None;
         self.leaf.remove().map_err(io::Error::other)
     }
 }

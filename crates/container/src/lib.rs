@@ -10,9 +10,11 @@ mod child;
 mod instance;
 mod mounts;
 mod namespace;
+mod pool;
 mod prepared;
 mod seccomp;
 mod sys;
+mod userns;
 
 pub use backend::ContainerBackend;
 pub use compare_cgroup::Finding;

@@ -51,7 +51,11 @@ pub(crate) fn enter_root(prepared: &Prepared) -> Result<Dev, Failure<'_>> {
     for name in [c"upper", c"work", c"dev"] {
         mkdir(name, mode).at("mkdir on the tmpfs for changes")?;
     }
-    let dev = sys::open_tree(c"dev").at("open_tree on the tmpfs for changes")?;
+    if prepared.userns {
+        bind_devices()?;
+    }
+    let dev =
+        sys::open_tree(c"dev", libc::AT_RECURSIVE).at("open_tree on the tmpfs for changes")?;
     let overlay = Some(c"overlay");
     let options = Some(c"lowerdir=/proc/self/fd/0,upperdir=upper,workdir=work");
     // nodev: CAP_MKNOD must not reach the host's devices, and no devices cgroup guards them.
@@ -59,32 +63,44 @@ pub(crate) fn enter_root(prepared: &Prepared) -> Result<Dev, Failure<'_>> {
     chdir(tree).at("chdir to the new root")?;
     // pivot_root(2), "pivot_root(\".\", \".\")": the old root ends up on top and is taken off.
     pivot_root(c".", c".").at("pivot_root")?;
+    // In a user namespace these may only be mounted where others of their kind can be seen already
+    // (fs/namespace.c, mount_too_revealing): those of the old root.
+    mount_proc_and_sys()?;
     umount2(c".", MntFlags::MNT_DETACH).at("detach the old root")?;
     chdir(c"/").at("chdir /")?;
-    Ok(Dev(dev))
+    Ok(Dev { mount: dev, has_nodes: prepared.userns })
 }
 
 /// A directory of the tmpfs for changes, to be `/dev`: a file system of its own would cost five times
 /// as much. Closed with all other descriptors.
 #[derive(Clone, Copy)]
-pub(crate) struct Dev(RawFd);
+pub(crate) struct Dev {
+    mount: RawFd,
+    has_nodes: bool,
+}
 
-/// Mounts proc, dev, sys and what belongs in them.
-pub(crate) fn mount_defaults(prepared: &Prepared, dev: Dev) -> Result<(), Failure<'static>> {
-    let mode = Mode::from_bits_truncate(0o755);
-    for (path, step) in
-        [(c"/proc", "mkdir /proc"), (c"/dev", "mkdir /dev"), (c"/sys", "mkdir /sys")]
-    {
-        match must_be_directory(path) {
-            Err(Errno::ENOENT) => mkdir(path, mode).at(step)?,
-            other => other.at(step)?,
-        }
-    }
-    mount(Some(c"proc"), c"/proc", Some(c"proc"), SAFE, NONE).at("mount proc on /proc")?;
-    mount_dev(dev)?;
+/// Below the working directory, which is the new root.
+fn mount_proc_and_sys() -> Result<(), Failure<'static>> {
+    must_be_there(c"proc", "mkdir /proc")?;
+    mount(Some(c"proc"), c"proc", Some(c"proc"), SAFE, NONE).at("mount proc on /proc")?;
+    must_be_there(c"sys", "mkdir /sys")?;
     let sysfs = Some(c"sysfs");
-    mount(sysfs, c"/sys", sysfs, SAFE | MsFlags::MS_RDONLY, NONE).at("mount sysfs on /sys")?;
+    mount(sysfs, c"sys", sysfs, SAFE | MsFlags::MS_RDONLY, NONE).at("mount sysfs on /sys")
+}
+
+/// Mounts `/dev` and the container's cgroup.
+pub(crate) fn mount_defaults(prepared: &Prepared, dev: Dev) -> Result<(), Failure<'static>> {
+    must_be_there(c"/dev", "mkdir /dev")?;
+    mount_dev(dev)?;
     mount_cgroup(&prepared.cgroups)
+}
+
+/// Makes a mount point if the image has none.
+fn must_be_there(path: &CStr, step: &'static str) -> Result<(), Failure<'static>> {
+    match must_be_directory(path) {
+        Err(Errno::ENOENT) => mkdir(path, Mode::from_bits_truncate(0o755)).at(step),
+        other => other.at(step),
+    }
 }
 
 /// A mount point that is a symbolic link could be made to point elsewhere once other mounts are
@@ -99,14 +115,14 @@ fn must_be_directory(path: &CStr) -> Result<(), Errno> {
     }
 }
 
-/// Name, major and minor of the default devices (linux devices.txt).
-const DEVICES: [(&CStr, u64, u64); 6] = [
-    (c"/dev/null", 1, 3),
-    (c"/dev/zero", 1, 5),
-    (c"/dev/full", 1, 7),
-    (c"/dev/random", 1, 8),
-    (c"/dev/urandom", 1, 9),
-    (c"/dev/tty", 5, 0),
+/// Name, name below the tmpfs for changes, major and minor of the default devices (linux devices.txt).
+const DEVICES: [(&CStr, &CStr, u64, u64); 6] = [
+    (c"/dev/null", c"dev/null", 1, 3),
+    (c"/dev/zero", c"dev/zero", 1, 5),
+    (c"/dev/full", c"dev/full", 1, 7),
+    (c"/dev/random", c"dev/random", 1, 8),
+    (c"/dev/urandom", c"dev/urandom", 1, 9),
+    (c"/dev/tty", c"dev/tty", 5, 0),
 ];
 
 const DEV_LINKS: [(&CStr, &CStr); 6] = [
@@ -121,8 +137,8 @@ const DEV_LINKS: [(&CStr, &CStr); 6] = [
 /// `/dev`: `nodev` but for the default devices. Each is bound onto itself while the mount still
 /// allows devices, so that it stays usable when the mount no longer does.
 fn mount_dev(dev: Dev) -> Result<(), Failure<'static>> {
-    sys::move_mount(dev.0, c"/dev").at("move_mount to /dev")?;
-    for (path, major, minor) in DEVICES {
+    sys::move_mount(dev.mount, c"/dev").at("move_mount to /dev")?;
+    for (path, _, major, minor) in DEVICES.iter().copied().filter(|_| !dev.has_nodes) {
         let mode = Mode::from_bits_truncate(0o666);
         mknod(path, SFlag::S_IFCHR, mode, makedev(major, minor)).at("mknod in /dev")?;
         mount(Some(path), path, NONE, MsFlags::MS_BIND, NONE).at("bind a device in /dev")?;
@@ -139,6 +155,17 @@ fn mount_dev(dev: Dev) -> Result<(), Failure<'static>> {
     let mode = Mode::from_bits_truncate(0o755);
     for path in [c"/dev/pts", c"/dev/shm", EMPTY] {
         mkdir(path, mode).at("mkdir in /dev")?;
+    }
+    Ok(())
+}
+
+/// In a user namespace nobody can make nodes: the host's are bound, before they are out of reach. In
+/// the directory that is to be `/dev`, below the working directory.
+fn bind_devices() -> Result<(), Failure<'static>> {
+    for (host, here, _, _) in DEVICES {
+        let made = mknod(here, SFlag::S_IFREG, Mode::from_bits_truncate(0o666), 0);
+        made.at("make a file for a device")?;
+        mount(Some(host), here, NONE, MsFlags::MS_BIND, NONE).at("bind a device of the host")?;
     }
     Ok(())
 }

@@ -8,7 +8,7 @@ use std::{
 
 use compare_backend::StartRequest;
 use compare_cgroup::Leaf;
-use compare_net::{Addressing, Settings};
+use compare_net::Settings;
 
 use crate::seccomp::Filters;
 
@@ -18,6 +18,14 @@ pub(crate) enum CgroupMounts {
     V2,
     /// Directory and controllers of each.
     V1(Vec<(CString, CString)>),
+}
+
+/// The container's network namespace.
+pub(crate) enum Network {
+    /// The child's own, where the link's far end will be, if there is one.
+    Own(Option<Settings>),
+    /// To be entered; all is set up.
+    Pooled(OwnedFd),
 }
 
 /// The child's ends of what it shares with this program.
@@ -38,7 +46,9 @@ pub(crate) struct Prepared {
     pub(crate) tree: CString,
     pub(crate) tree_step: String,
     pub(crate) cgroups: CgroupMounts,
-    pub(crate) net: Option<Settings>,
+    pub(crate) net: Network,
+    /// In a user namespace, whose root the child is to become.
+    pub(crate) userns: bool,
     pub(crate) program: CString,
     pub(crate) argv: Strings,
     pub(crate) envp: Strings,
@@ -58,7 +68,8 @@ impl Prepared {
     pub(crate) fn new(
         request: &StartRequest<'_>,
         leaf: &Leaf,
-        link: Option<&Addressing>,
+        net: Network,
+        userns: bool,
         ignored: u64,
         filters: Arc<Filters>,
         ends: Ends,
@@ -72,7 +83,8 @@ impl Prepared {
             tree: CString::new(image.tree.as_os_str().as_bytes())?,
             tree_step: format!("open the image's tree {}", image.tree.display()),
             cgroups: cgroup_mounts(leaf)?,
-            net: link.map(Addressing::peer_settings),
+            net,
+            userns,
             program: CString::new(program)?,
             argv: Strings::new(workload.command.iter().cloned())?,
             envp: Strings::new(env)?,

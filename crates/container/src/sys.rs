@@ -145,6 +145,32 @@ pub(crate) fn send_descriptor(socket: RawFd, fd: RawFd) -> Result<(), Errno> {
     })
 }
 
+/// Takes a descriptor that [`send_descriptor`] sent.
+pub(crate) fn receive_descriptor(socket: RawFd) -> Result<RawFd, Errno> {
+    let mut byte = 0_u8;
+    let mut part = libc::iovec { iov_base: (&raw mut byte).cast(), iov_len: 1 };
+    let mut control = [0_u64; 4];
+    // SAFETY: all zeroes are a valid msghdr.
+    let mut message: libc::msghdr = unsafe { mem::zeroed() };
+    message.msg_iov = &raw mut part;
+    message.msg_iovlen = 1;
+    message.msg_control = control.as_mut_ptr().cast();
+    message.msg_controllen = mem::size_of_val(&control);
+    // SAFETY: the kernel writes to what `message` points to, all of it in this frame.
+    done(
+        unsafe { libc::recvmsg(socket, &raw mut message, libc::MSG_CMSG_CLOEXEC) } as libc::c_long
+    )?;
+    // SAFETY: the kernel has set the length of `control`, within which CMSG_FIRSTHDR stays.
+    let header = unsafe { libc::CMSG_FIRSTHDR(&raw const message).as_ref() };
+    match header {
+        Some(header) if header.cmsg_type == libc::SCM_RIGHTS => {
+            // SAFETY: behind such a header lies at least one descriptor.
+            Ok(unsafe { libc::CMSG_DATA(header).cast::<RawFd>().read_unaligned() })
+        }
+        _ => Err(Errno::EBADMSG),
+    }
+}
+
 /// Puts a signal's action back to its default (signal(7): an ignored signal stays ignored across
 /// execve). Raw, since glibc refuses the two real-time signals it keeps to itself.
 pub(crate) fn default_signal(number: libc::c_int) -> Result<(), Errno> {
@@ -172,9 +198,10 @@ pub(crate) fn open_without_magic(path: &CStr) -> Result<RawFd, Errno> {
     if fd < 0 { Err(Errno::last()) } else { Ok(fd as RawFd) }
 }
 
-/// A mount of this directory alone, nowhere yet (open_tree(2), OPEN_TREE_CLONE; Linux 5.2).
-pub(crate) fn open_tree(path: &CStr) -> Result<RawFd, Errno> {
-    let flags = libc::OPEN_TREE_CLONE | libc::OPEN_TREE_CLOEXEC;
+/// A mount of this directory, nowhere yet (open_tree(2), OPEN_TREE_CLONE; Linux 5.2); with
+/// AT_RECURSIVE, of those below it too.
+pub(crate) fn open_tree(path: &CStr, more: libc::c_int) -> Result<RawFd, Errno> {
+    let flags = libc::OPEN_TREE_CLONE | libc::OPEN_TREE_CLOEXEC | more as libc::c_uint;
     // SAFETY: `path` ends in NUL.
     let fd = unsafe { libc::syscall(libc::SYS_open_tree, libc::AT_FDCWD, path.as_ptr(), flags) };
     if fd < 0 { Err(Errno::last()) } else { Ok(fd as RawFd) }

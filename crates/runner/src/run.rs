@@ -97,10 +97,14 @@ pub fn run(setting: Setting<'_>, tell: &mut dyn FnMut(RunEvent)) -> Result<bool,
         if cancel.is_cancelled() {
             break;
         }
-        if given_up[slot.side] || cancel.wait(plan.gap.0) {
+        if given_up[slot.side] {
             continue;
         }
         let backend = &mut *backends[places[slot.side]];
+        backend.prepare();
+        if cancel.wait(plan.gap.0) {
+            break;
+        }
         let ok = one(plan, image, backend, parent, *slot, number, cancel, tell)?;
         let streak = &mut streaks[slot.side];
         *streak = if ok { 0 } else { *streak + 1 };

@@ -2,6 +2,7 @@
 //! events of a run and the record it leaves. Serde types and their validation, nothing else: every
 //! other crate speaks in these terms, so none of them needs to know another.
 
+mod container;
 mod digest;
 mod event;
 mod host;
@@ -13,6 +14,7 @@ mod start;
 mod units;
 mod workload;
 
+pub use container::ContainerVariant;
 pub use digest::Digest;
 pub use event::{Phase, RunEvent, Stage};
 pub use host::{CgroupMode, Clock, HostFacts, HostKind, KvmKind};

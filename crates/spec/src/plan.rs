@@ -6,7 +6,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Clock, Digest, HostKind, Readiness, RootDevice, Side, Span, StartMode, Workload, WorkloadError,
+    Clock, ContainerVariant, Digest, HostKind, Readiness, RootDevice, Side, Span, StartMode,
+    Workload, WorkloadError,
 };
 
 /// A run, fully decided.
@@ -54,8 +55,10 @@ pub struct Slot {
 const MAX_TRIALS: u32 = 100_000;
 /// The longest idle time before a trial.
 const MAX_GAP: Span = Span(Duration::from_secs(60 * 60));
-/// The backend with nothing to restore: a process and its namespaces start anew or not at all.
-const ALWAYS_COLD: &str = "container";
+/// Has nothing to restore: a process and its namespaces start anew or not at all.
+fn always_cold(backend: &str) -> bool {
+    ContainerVariant::of(backend).is_some()
+}
 /// The backend with a root disk.
 const MICROVM: &str = RootDevice::Blk.microvm();
 
@@ -115,7 +118,7 @@ impl Plan {
         if !self.starts.contains(&StartMode::Restored) {
             return None;
         }
-        if self.backends.iter().all(|name| name == ALWAYS_COLD) {
+        if self.backends.iter().all(|name| always_cold(name)) {
             let problem = "a container always starts cold: name the backend `microvm` too, or \
                            leave `restored` out";
             return Some(("starts", problem.to_owned()));
@@ -149,7 +152,7 @@ impl Plan {
         let mut sides = Vec::new();
         for backend in &self.backends {
             let starts: &[StartMode] =
-                if backend == ALWAYS_COLD { &[StartMode::Cold] } else { &self.starts };
+                if always_cold(backend) { &[StartMode::Cold] } else { &self.starts };
             let name = if backend == MICROVM { self.microvm_root.microvm() } else { backend };
             // There are no more modes than these, whatever a file says.
             sides.extend(

@@ -11,6 +11,7 @@ mod leaks;
 mod network;
 mod outcomes;
 mod stopping;
+mod variants;
 mod workload;
 mod world;
 
@@ -34,15 +35,21 @@ fn main() {
             ));
         }
     };
-    let cases: Vec<Case> =
-        [outcomes::CASES, isolation::CASES, network::CASES, stopping::CASES, leaks::CASES]
-            .concat()
-            .into_iter()
-            .filter(|(name, _)| {
-                let mut filters = args.iter().filter(|arg| !arg.starts_with('-')).peekable();
-                filters.peek().is_none() || filters.any(|filter| name.contains(filter.as_str()))
-            })
-            .collect();
+    let cases: Vec<Case> = [
+        outcomes::CASES,
+        isolation::CASES,
+        variants::CASES,
+        network::CASES,
+        stopping::CASES,
+        leaks::CASES,
+    ]
+    .concat()
+    .into_iter()
+    .filter(|(name, _)| {
+        let mut filters = args.iter().filter(|arg| !arg.starts_with('-')).peekable();
+        filters.peek().is_none() || filters.any(|filter| name.contains(filter.as_str()))
+    })
+    .collect();
     println!("\nrunning {} tests", cases.len());
     let started = Instant::now();
     let mut failed = Vec::new();

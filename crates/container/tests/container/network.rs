@@ -17,7 +17,7 @@ pub const CASES: &[Case] = &[
     ("network::a_taken_name_is_a_start_error", a_taken_name_is_a_start_error),
 ];
 
-fn ask(instance: &dyn compare_backend::Instance) -> String {
+pub fn ask(instance: &dyn compare_backend::Instance) -> String {
     let started = Instant::now();
     loop {
         let address = (instance.address().unwrap(), 80).into();
