@@ -40,6 +40,7 @@ mod mptable;
 pub mod restore;
 mod save;
 pub mod snapshot;
+mod spawn;
 mod state;
 mod vcpu;
 mod vm;
