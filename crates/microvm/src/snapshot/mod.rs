@@ -177,14 +177,18 @@ impl Saved {
 
 fn read_state(file: File, path: &Path) -> Result<Snapshot, Error> {
     let bad = |problem: String| Error::Snapshot { path: path.to_owned(), problem };
-    let mut bytes = Vec::new();
-    file.take(HEADER as u64 + MOST_STATE).read_to_end(&mut bytes).map_err(
-        |source: io::Error| Error::File {
-            attempt: "read the snapshot",
-            path: path.to_owned(),
-            source,
-        },
-    )?;
+    let most = HEADER as u64 + MOST_STATE;
+    let read = || {
+        // Room for all of it and a byte, so that its end is seen without asking for more.
+        let length = file.metadata()?.len().min(most) as usize;
+        let mut bytes = Vec::with_capacity(length + 1);
+        (&file).take(most).read_to_end(&mut bytes).map(|_| bytes)
+    };
+    let bytes = read().map_err(|source: io::Error| Error::File {
+        attempt: "read the snapshot",
+        path: path.to_owned(),
+        source,
+    })?;
     let Some((header, state)) = bytes.split_first_chunk::<HEADER>() else {
         return Err(bad(format!("{} bytes are too short: it is truncated", bytes.len())));
     };
