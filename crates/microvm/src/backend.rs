@@ -202,7 +202,7 @@ impl MicrovmBackend {
             ram: workload.memory,
             stop_signal: workload.stop_signal,
             save_to: args.save_to,
-            restored: args.restore.is_some(),
+            restored_from: args.restore,
         })
     }
 }

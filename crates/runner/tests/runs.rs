@@ -281,14 +281,17 @@ fn a_snapshot_is_made_once_and_before_everything() {
     };
     assert_eq!(mode, 0o700, "a snapshot is for its user alone");
     let journal = restoring.journal.lines();
-    // Saved once it was ready, which the fake insists on, then stopped, then the warm-ups.
+    // Saved once it was ready, which the fake insists on, then stopped; one restored to see what that
+    // needs; then the warm-ups.
     assert_eq!(
-        journal[..5],
+        journal[..7],
         [
             "microvm: start template",
             "microvm: save template",
             "microvm: stop template",
             "container: start t0",
+            "microvm restored: start rehearsal",
+            "microvm restored: stop rehearsal",
             "container: stop t0"
         ]
     );

@@ -371,8 +371,13 @@ mod tests {
 
     #[test]
     fn every_start_mode_counts_towards_success() {
-        let snapshot =
-            Snapshot { backend: "microvm".to_owned(), ready_ns: 3, save_ns: 2, bytes: 1 };
+        let snapshot = Snapshot {
+            backend: "microvm".to_owned(),
+            ready_ns: 3,
+            save_ns: 2,
+            bytes: 1,
+            working_set_bytes: None,
+        };
         let record = record(&["cold", "restored"], RunEvent::Saved { snapshot: snapshot.clone() });
         assert_eq!(code_of(&record), Code::Success);
         assert_eq!(record.snapshots, [snapshot]);

@@ -1,4 +1,4 @@
-//! A saved machine: a directory with two files. `memory` is guest RAM, its ranges one after another,
+//! A saved machine: a directory with two files, and a third that is advice ([`WorkingSet`]). `memory` is guest RAM, its ranges one after another,
 //! with holes where it is zero; restored machines map it and copy what they write. `state` is all
 //! the rest, small, read whole and checked at every start:
 //!
@@ -10,6 +10,7 @@
 //! before its checksum held.
 
 mod memory;
+mod working_set;
 
 use std::{
     fs::{File, OpenOptions},
@@ -22,6 +23,7 @@ use compare_virtio::transport::TransportState;
 use serde::{Deserialize, Serialize};
 
 pub use memory::Pages;
+pub use working_set::WorkingSet;
 
 use crate::{
     console::ConsoleState,

@@ -243,12 +243,19 @@ fn snapshot_costs(view: &View, snapshot: &Snapshot) -> String {
     let quantity = |unit, value: u64| view.quantity(unit, value as f64);
     format!(
         "{} restores one made before the trials: ready after {}, saved in {}, {} on disk; restored \
-         instances share its pages through the host's page cache",
+         instances share its pages through the host's page cache{working_set}",
         snapshot.backend,
         quantity(Unit::Ns, snapshot.ready_ns),
         quantity(Unit::Ns, snapshot.save_ns),
         quantity(Unit::Bytes, snapshot.bytes),
     )
+    let working_set = snapshot.working_set_bytes.map_or_else(String::new, |bytes| {
+        format!(
+            " and begin with copies of the {} that the first of them, before the trials, wrote to \
+             until it was ready",
+            quantity(Unit::Bytes, bytes)
+        )
+    });
 }
 
 /// What a guest that breaks out into its monitor would find.

@@ -259,5 +259,6 @@ pub(super) fn with_restored() -> Record {
         save_ns: 12_345_600,
         bytes: 31_457_280,
     }];
+        working_set_bytes: Some(1_048_576),
     record
 }
