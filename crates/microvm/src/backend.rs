@@ -209,7 +209,7 @@ impl MicrovmBackend {
 
 impl Backend for MicrovmBackend {
     fn name(&self) -> &str {
-        self.devices.root_device.microvm()
+        self.devices.memory_pages.microvm(self.devices.root_device)
     }
 
     fn start_mode(&self) -> &str {

@@ -26,6 +26,7 @@ fn plan(backends: &[&str], trials: u32, ready: &str) -> Plan {
         backends: backends.iter().map(|name| (*name).to_owned()).collect(),
         starts: vec![StartMode::Cold],
         microvm_root: compare_spec::RootDevice::default(),
+        microvm_memory_pages: compare_spec::MemoryPages::default(),
         trials,
         warmup: 1,
         seed: 1,
@@ -289,9 +290,9 @@ fn a_snapshot_is_made_once_and_before_everything() {
             "microvm: start template",
             "microvm: save template",
             "microvm: stop template",
-            "container: start t0",
             "microvm restored: start rehearsal",
             "microvm restored: stop rehearsal",
+            "container: start t0",
             "container: stop t0"
         ]
     );
