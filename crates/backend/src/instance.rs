@@ -11,7 +11,7 @@ use std::{
 };
 
 use compare_cgroup::{Leaf, Parent};
-use compare_spec::{Confinement, Exit, GuestFacts, Image, Phase, Refused, Workload};
+use compare_spec::{Bytes, Confinement, Exit, GuestFacts, Image, Phase, Refused, Workload};
 
 use crate::{Output, Timeline};
 
@@ -67,7 +67,8 @@ pub trait Backend: Send {
     ///
     /// Whoever drives the backend starts an instance of [`Template::backend`], waits until it is
     /// ready and at rest, and calls [`Instance::save`] with [`Template::directory`]. From then on
-    /// [`Backend::start`] restores from there.
+    /// [`Backend::start`] restores from there. The first instance it starts is for rehearsal: it is
+    /// waited for, asked for its working set ([`Instance::note_working_set`]) and stopped.
     fn template(&mut self) -> Option<Template<'_>> {
         None
     }
@@ -159,6 +160,16 @@ pub trait Instance {
     fn save(&mut self, directory: &Path) -> io::Result<()> {
         let _ = directory;
         Err(io::Error::new(io::ErrorKind::Unsupported, "this backend cannot save instances"))
+    }
+
+    /// Notes, beside the snapshot it was restored from, which memory it has come to need until now,
+    /// for later instances to begin with; tells how much that is. None where there is nothing to
+    /// note: an instance that was not restored, or a backend that has no use for it.
+    ///
+    /// # Errors
+    /// It cannot be found out, or not be written there.
+    fn note_working_set(&mut self) -> io::Result<Option<Bytes>> {
+        Ok(None)
     }
 
     /// Sends the workload its stop signal, waits `grace`, kills what is left, and releases

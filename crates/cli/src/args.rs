@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
-use compare_spec::{Bytes, Clock, ContainerVariant, RootDevice, Span, StartMode};
+use compare_spec::{Bytes, Clock, ContainerVariant, MemoryPages, RootDevice, Span, StartMode};
 
 const ABOUT: &str = "Boots the same workload as a container and inside a microVM, and says what the difference costs";
 
@@ -72,7 +72,7 @@ pub struct Run {
     #[arg(long, short, required_unless_present = "plan", conflicts_with = "plan")]
     pub workload: Option<String>,
     /// Run the plan of a saved record, or a saved plan, again
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["trials", "warmup", "gap", "seed", "backend", "start", "microvm_root", "memory", "timeout"])]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["trials", "warmup", "gap", "seed", "backend", "start", "microvm_root", "microvm_memory_pages", "memory", "timeout"])]
     pub plan: Option<PathBuf>,
     /// Measured trials of each backend in each start mode
     #[arg(long, short = 'n', default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=100_000))]
@@ -98,6 +98,11 @@ pub struct Run {
     /// place (DAX); such a one is called `microvm-pmem` in every table, and always starts cold
     #[arg(long, value_name = "DEVICE", default_value = "blk")]
     pub microvm_root: RootChoice,
+    /// What pages the RAM of a microVM is made of: `normal`, of 4 KiB, or `thp`, of 2 MiB where the host
+    /// has them (transparent huge pages, which it must allow); such a one is called `microvm-thp` in every
+    /// table, and always starts cold
+    #[arg(long, value_name = "PAGES", default_value = "normal")]
+    pub microvm_memory_pages: PagesChoice,
     /// Where to run: `auto` takes this host where KVM can run Linux, else the emulated one
     #[arg(long, default_value = "auto")]
     pub host: HostChoice,
@@ -230,6 +235,24 @@ impl From<RootChoice> for RootDevice {
         match choice {
             RootChoice::Blk => Self::Blk,
             RootChoice::Pmem => Self::Pmem,
+        }
+    }
+}
+
+/// What pages a microVM's RAM is made of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum PagesChoice {
+    /// Of 4 KiB
+    Normal,
+    /// Transparent huge pages
+    Thp,
+}
+
+impl From<PagesChoice> for MemoryPages {
+    fn from(choice: PagesChoice) -> Self {
+        match choice {
+            PagesChoice::Normal => Self::Normal,
+            PagesChoice::Thp => Self::Thp,
         }
     }
 }

@@ -6,17 +6,23 @@ use std::{
     path::Path,
 };
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use compare_backend::Backend;
 use compare_cgroup::{Hierarchy, Parent};
 use compare_container::ContainerBackend;
 use compare_lab::Paths;
 use compare_microvm::{MicrovmBackend, MicrovmConfig, args::DeviceArgs};
 use compare_runner::{Cancel, Scratch, Setting};
-use compare_spec::{ContainerVariant, HostKind, Image, Plan, RunEvent, Side, StartMode};
+use compare_spec::{
+    ContainerVariant, HostKind, Image, MemoryPages, Plan, RunEvent, Side, StartMode,
+};
 
 /// Where control groups are mounted.
 pub const CGROUP_ROOT: &str = "/sys/fs/cgroup";
+
+/// Whether anybody gets transparent huge pages, and who
+/// (Documentation/admin-guide/mm/transhuge.rst).
+const THP: &str = "/sys/kernel/mm/transparent_hugepage/enabled";
 
 /// Runs the plan in the calling thread, which must be one that lives as long as the run and does
 /// nothing else: it moves into network and mount namespaces of its own, so that whatever happens,
@@ -40,9 +46,16 @@ pub fn conduct(
     compare_net::enter_private_netns()
         .context("cannot make a network namespace: run as root, or see `compare doctor`")?;
     compare_container::enter_private_mounts().context("cannot make a mount namespace")?;
+    if plan.microvm_memory_pages == MemoryPages::Thp && plan.host == HostKind::Lab {
+        // That machine has none unless it is asked; what it has then is in the host's facts.
+        fs::write(THP, "madvise").context("allow transparent huge pages in the emulated host")?;
+    }
     let kvm = compare_microvm::kvm_check(Path::new("/dev/kvm")).kind;
     let host =
         compare_probe::host_facts(Path::new("/"), plan.host, plan.clock, kvm, hierarchy.mode());
+    if let Some(problem) = no_huge_pages(plan.microvm_memory_pages, host.thp.as_deref()) {
+        bail!(problem);
+    }
     let unavailable = compare_probe::unavailable_facts(&host);
     // Removed when this function returns, after the last instance is gone.
     let scratch = plan
@@ -79,6 +92,18 @@ pub fn conduct(
     };
     compare_runner::run(setting, tell)?;
     Ok(())
+}
+
+/// Why microVMs cannot have these pages where [`THP`] is `thp`.
+fn no_huge_pages(pages: MemoryPages, thp: Option<&str>) -> Option<String> {
+    let problem = match (pages, thp) {
+        (MemoryPages::Normal, _) | (_, Some("always" | "madvise")) => return None,
+        (_, None) => "this kernel has no transparent huge pages".to_owned(),
+        (_, Some(thp)) => format!(
+            "this host's transparent huge pages are `{thp}`: as root, `echo madvise > {THP}`"
+        ),
+    };
+    Some(format!("--microvm-memory-pages {}: {problem}", pages.as_str()))
 }
 
 /// Reads what a microVM is started from. The instance that snapshots are made of comes before all
@@ -125,9 +150,12 @@ fn backends(
             continue;
         }
         match (backend.as_str(), start.as_str(), scratch) {
-            ("microvm" | "microvm-pmem", "cold", _) => {
-                let devices =
-                    DeviceArgs { root_device: plan.microvm_root, ..DeviceArgs::default() };
+            ("microvm" | "microvm-pmem" | "microvm-thp", "cold", _) => {
+                let devices = DeviceArgs {
+                    root_device: plan.microvm_root,
+                    memory_pages: plan.microvm_memory_pages,
+                    ..DeviceArgs::default()
+                };
                 let backend = MicrovmBackend::new(config.clone()).with_devices(devices);
                 backends.push(Box::new(backend));
             }
@@ -140,4 +168,18 @@ fn backends(
         }
     }
     Ok(backends)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn huge_pages_are_refused_where_nobody_gets_any() {
+        let refused = |thp| no_huge_pages(MemoryPages::Thp, thp);
+        assert_eq!((refused(Some("madvise")), refused(Some("always"))), (None, None));
+        assert!(refused(Some("never")).unwrap().contains("echo madvise >"));
+        assert!(refused(None).unwrap().contains("no transparent huge pages"));
+        assert_eq!(no_huge_pages(MemoryPages::Normal, Some("never")), None);
+    }
 }

@@ -184,6 +184,7 @@ pub fn prepare_files(
             backends: vec!["microvm".to_owned()],
             starts: vec![compare_spec::StartMode::Cold],
             microvm_root: RootDevice::default(),
+            microvm_memory_pages: compare_spec::MemoryPages::default(),
             trials: 1,
             warmup: 0,
             gap: compare_spec::Span::default(),

@@ -37,7 +37,7 @@ impl RunProgress {
                 self.bar.set_message(format!("{backend}: making the snapshot to restore from"));
             }
             RunEvent::Saved { snapshot } => {
-                let Snapshot { backend, ready_ns, save_ns, bytes } = snapshot;
+                let Snapshot { backend, ready_ns, save_ns, bytes, .. } = snapshot;
                 let ms = |ns: &u64| *ns as f64 / 1e6;
                 self.line(&format!(
                     "{backend} snapshot: ready {:.1}, saved in {:.1} ms, {:.1} MiB",

@@ -246,7 +246,7 @@ fn restored_nginx_answers_beside_a_cold_one() {
     }
     let snapshots = record["snapshots"].as_array().unwrap();
     assert_eq!(snapshots.len(), 1);
-    for figure in ["ready_ns", "save_ns", "bytes"] {
+    for figure in ["ready_ns", "save_ns", "bytes", "working_set_bytes"] {
         assert!(snapshots[0][figure].as_u64().unwrap() > 0, "{snapshots:?}");
     }
     let compared = record["comparisons"].as_array().unwrap();

@@ -84,6 +84,21 @@ fn root_disks_that_cannot_be_are_refused_with_the_reason() {
 }
 
 #[test]
+fn pages_that_cannot_be_are_refused_with_the_reason() {
+    let thp = ["run", "--workload", "nginx", "--microvm-memory-pages", "thp"];
+    for (more, why) in [
+        (["--start", "cold,restored"], "`cold` only"),
+        (["--backend", "container"], "`microvm`"),
+        (["--microvm-root", "pmem"], "`microvm_root`"),
+    ] {
+        let said = error(&[&thp[..], &more].concat(), 2);
+        assert!(said.contains("`microvm_memory_pages`") && said.contains(why), "{said}");
+    }
+    let said = error(&["run", "--workload", "nginx", "--microvm-memory-pages", "1g"], 2);
+    assert!(said.contains("'1g'") && said.contains("normal, thp"), "{said}");
+}
+
+#[test]
 fn a_report_needs_a_record() {
     let directory = scratch();
     let file = directory.path().join("not.json");
@@ -124,7 +139,7 @@ fn the_schema_is_json() {
     // Records and plans of earlier versions have neither.
     assert!(!required(&schema, "snapshots"));
     let plan = &schema["$defs"]["Plan"];
-    for later in ["starts", "microvm_root"] {
+    for later in ["starts", "microvm_root", "microvm_memory_pages"] {
         assert!(!plan["properties"][later].is_null() && !required(plan, later), "{plan}");
     }
 }

@@ -23,6 +23,8 @@ usage: compare-vmm --kernel FILE --initramfs FILE --memory SIZE [OPTION…]
   --kernel FILE         x86-64 kernel: an uncompressed vmlinux, or a bzImage
   --initramfs FILE      uncompressed cpio archive (newc) that holds /init
   --memory SIZE         RAM of the guest: 128MiB
+  --memory-pages KIND   pages RAM is made of: normal, or thp: of 2 MiB where the host
+                        has such a page free (normal)
   --vcpus N             virtual CPUs, 1 to 32 (1)
   --disk FILE           read-only disk, /dev/vda in the guest
   --root-device KIND    what the disk is: blk, or pmem: /dev/pmem0, memory the guest

@@ -14,10 +14,7 @@ use std::{
 use compare_backend::{
     Backend, Instance, Output, StartError, StartRequest, Template, Timeline, monotonic_ns,
 };
-use compare_cgroup::{
-    Limits,
-    spawn::{Child, NOT_STARTED, clone_into},
-};
+use compare_cgroup::{Limits, spawn::NOT_STARTED};
 use compare_confine::Room;
 use compare_net::{Addressing, Interface, Tap};
 use compare_spec::{Bytes, RootDevice};
@@ -31,6 +28,7 @@ use crate::{
     args::{DeviceArgs, VmmArgs},
     guest,
     instance::{MicrovmInstance, Parts},
+    spawn::spawn,
 };
 
 /// What the leaf may use beyond guest RAM: the monitor itself, KVM's page tables (2 MiB for each
@@ -190,10 +188,10 @@ impl MicrovmBackend {
             .collect();
         let standard = [control.as_raw_fd(), console.as_raw_fd(), console.as_raw_fd()];
         // SAFETY: the closure makes async-signal-safe calls only (dup2, fcntl, execve, write) on
-        // values prepared above; `Frame` lives on the stack and allocates nothing.
-        let child: Child =
-            unsafe { clone_into(&leaf, 0, || program.execute(standard, &inherited, &frames)) }
-                .map_err(step("start the monitor"))?;
+        // values prepared above, and writes to none of them; `Frame` lives on the stack and allocates
+        // nothing.
+        let child = unsafe { spawn(&leaf, || program.execute(standard, &inherited, &frames)) }
+            .map_err(step("start the monitor"))?;
         Ok(Parts {
             child,
             leaf,
@@ -204,14 +202,14 @@ impl MicrovmBackend {
             ram: workload.memory,
             stop_signal: workload.stop_signal,
             save_to: args.save_to,
-            restored: args.restore.is_some(),
+            restored_from: args.restore,
         })
     }
 }
 
 impl Backend for MicrovmBackend {
     fn name(&self) -> &str {
-        self.devices.root_device.microvm()
+        self.devices.memory_pages.microvm(self.devices.root_device)
     }
 
     fn start_mode(&self) -> &str {

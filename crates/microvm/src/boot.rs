@@ -1,5 +1,5 @@
 //! What the guest finds in memory when it starts: the zero page with its memory map, the command
-//! line, a GDT, an identity mapping and the MP table. This is the 64-bit boot protocol of
+//! line, a GDT, an identity mapping, the MP table and ACPI's. This is the 64-bit boot protocol of
 //! Documentation/arch/x86/boot.rst, which enters an uncompressed kernel at its ELF entry point and a
 //! bzImage at its own; the latter's setup header is in the zero page already (`KernelFile::load`).
 
@@ -10,7 +10,7 @@ use linux_loader::{
 use vm_memory::{ByteValued, Bytes, GuestAddress};
 
 use crate::{
-    bzimage,
+    acpi, bzimage,
     error::Error,
     layout,
     memory::{self, Memory},
@@ -72,6 +72,7 @@ pub fn write(
     place("page tables", &little_endian(&large_pages), layout::BOOT_PD)?;
     place("the command line", command_line.as_bytes(), layout::COMMAND_LINE)?;
     place("the MP table", &mp_table(vcpus, irqs), layout::MP_TABLE)?;
+    place("the ACPI tables", &acpi::tables(vcpus), layout::ACPI)?;
     let mut params: boot_params = memory
         .read_obj(GuestAddress(layout::ZERO_PAGE))
         .map_err(|source| Error::GuestMemory { what: "the zero page", source: Box::new(source) })?;
@@ -115,6 +116,7 @@ fn complete_zero_page(
             params.hdr.cmdline_size = command_line_len as u32;
         }
     }
+    params.acpi_rsdp_addr = layout::ACPI;
     params.hdr.type_of_loader = 0xff; // undefined: none of the registered boot loaders
     params.hdr.cmd_line_ptr = layout::COMMAND_LINE as u32;
     params.hdr.ramdisk_image = initramfs.address as u32;
@@ -125,7 +127,7 @@ fn complete_zero_page(
     Ok(())
 }
 
-/// The memory map: RAM with the MP table and the PC's hole cut out, and the hole for devices.
+/// The memory map: RAM with the tables and the PC's hole cut out, and the hole for devices.
 fn memory_map(ram_bytes: u64) -> Vec<boot_e820_entry> {
     let entry = |start: u64, end: u64, r#type: u32| boot_e820_entry {
         addr: start,
@@ -134,7 +136,7 @@ fn memory_map(ram_bytes: u64) -> Vec<boot_e820_entry> {
     };
     let mut map = vec![
         entry(0, layout::LOW_RAM_END, E820_RAM),
-        entry(layout::MP_TABLE, layout::MP_TABLE + layout::MP_TABLE_MAX as u64, E820_RESERVED),
+        entry(layout::ACPI, layout::MP_TABLE + layout::MP_TABLE_MAX as u64, E820_RESERVED),
     ];
     let ranges = memory::ranges(ram_bytes);
     map.push(entry(layout::HIGH_RAM_START, ranges[0].end, E820_RAM));
@@ -155,7 +157,7 @@ mod tests {
 
     #[test]
     fn the_memory_map_leaves_the_holes_out() {
-        let low = [(0, 0x9_fc00, E820_RAM), (0x9_fc00, 0xa_0000, E820_RESERVED)];
+        let low = [(0, 0x9_f800, E820_RAM), (0x9_f800, 0xa_0000, E820_RESERVED)];
         assert_eq!(map(128 << 20), [&low[..], &[(0x10_0000, 128 << 20, E820_RAM)]].concat());
         assert_eq!(
             map(5 << 30)[2..],

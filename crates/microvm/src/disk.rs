@@ -78,6 +78,7 @@ impl Disk {
 mod tests {
     use std::{io::Write, os::unix::fs::FileExt};
 
+    use compare_spec::MemoryPages;
     use vm_memory::{Bytes, GuestAddress};
 
     use super::*;
@@ -114,7 +115,7 @@ mod tests {
     fn what_is_written_to_the_window_never_reaches_the_file() {
         let (disk, file) = disk(&[7; 5000], RootDevice::Pmem);
         let window = disk.window(1 << 20).unwrap();
-        let memory = memory::map_with(1 << 20, Some(window.clone())).unwrap();
+        let memory = memory::map_with(1 << 20, Some(window.clone()), MemoryPages::Normal).unwrap();
         assert_eq!(disk.into_device(&memory, 1 << 20).unwrap().id(), 27);
         let byte = |offset| memory.read_obj::<u8>(GuestAddress(window.start + offset)).unwrap();
         assert_eq!((byte(4999), byte(5000), byte((2 << 20) - 1)), (7, 0, 0));

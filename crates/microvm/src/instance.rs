@@ -2,6 +2,7 @@
 //! out of it, and the control bytes that go in.
 
 use std::{
+    fs::File,
     io,
     net::Ipv4Addr,
     ops::Range,
@@ -19,7 +20,11 @@ use compare_spec::{Bytes, Confinement, Exit, GuestFacts, Phase, Signal};
 use compare_wire::{Control, Frame, GuestReport, Kind};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
-use crate::{confinement, snapshot::Saved};
+use crate::{
+    confinement,
+    memory::PAGE,
+    snapshot::{Saved, WorkingSet},
+};
 
 /// How long the monitor may take from the workload's end to its own, before it is killed: the guest
 /// prints what is left and asks for its power to be cut.
@@ -50,8 +55,8 @@ pub struct Parts {
     pub stop_signal: Signal,
     /// Where the monitor can save the machine.
     pub save_to: Option<PathBuf>,
-    /// Whether it goes on with a machine that was saved.
-    pub restored: bool,
+    /// Where the machine was saved that it goes on with, if it was.
+    pub restored_from: Option<PathBuf>,
 }
 
 /// A running microVM.
@@ -67,7 +72,7 @@ pub struct MicrovmInstance {
     ram: Bytes,
     stop_signal: Signal,
     save_to: Option<PathBuf>,
-    restored: bool,
+    restored_from: Option<PathBuf>,
     saved: bool,
     timeline: Timeline,
     exit: Option<(Exit, u64)>,
@@ -95,7 +100,7 @@ impl MicrovmInstance {
             ram: parts.ram,
             stop_signal: parts.stop_signal,
             save_to: parts.save_to,
-            restored: parts.restored,
+            restored_from: parts.restored_from,
             saved: false,
             timeline,
             exit: None,
@@ -292,7 +297,7 @@ impl Instance for MicrovmInstance {
     }
 
     fn may_answer(&self) -> bool {
-        self.timeline.has(if self.restored { Phase::Init } else { Phase::Exec })
+        self.timeline.has(if self.restored_from.is_some() { Phase::Init } else { Phase::Exec })
     }
 
     /// The monitor saves the machine and ends. What it wrote is read back and checked, all of it.
@@ -316,6 +321,19 @@ impl Instance for MicrovmInstance {
         }
         let verified = Saved::open(directory).and_then(|saved| saved.verify());
         verified.map_err(|error| io::Error::other(error.chain()))
+    }
+
+    /// The monitor told where guest RAM is; which of its pages are the machine's own, the kernel tells.
+    fn note_working_set(&mut self) -> io::Result<Option<Bytes>> {
+        let Some(directory) = &self.restored_from else { return Ok(None) };
+        let mapped: u64 = self.guest_ram.iter().map(|range| range.end - range.start).sum();
+        if mapped != self.ram.0 / PAGE * PAGE {
+            return Err(io::Error::other("the monitor did not tell where guest RAM is"));
+        }
+        let pagemap = File::open(format!("/proc/{}/pagemap", self.child.pid))?;
+        let set = WorkingSet::of_process(&pagemap, &self.guest_ram)?;
+        set.write(directory)?;
+        Ok(Some(Bytes(set.bytes())))
     }
 
     fn stop(&mut self, grace: Duration) -> io::Result<()> {

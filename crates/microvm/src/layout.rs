@@ -6,6 +6,7 @@
 //!      0x7000 │ zero page (boot_params) │
 //!      0x9000 │ boot page tables, 3 × 4K│  identity map of the first GiB
 //!     0x20000 │ kernel command line     │
+//!     0x9f800 │ ACPI tables             │
 //!     0x9fc00 │ MP table                │  last KiB of base memory, where the guest looks for it
 //!     0xa0000 ├─────────────────────────┤  no memory, as on a PC
 //!    0x100000 │ kernel, at the physical │
@@ -36,13 +37,17 @@ pub const BOOT_PD: u64 = 0xb000;
 pub const COMMAND_LINE: u64 = 0x2_0000;
 /// Most bytes of command line, the NUL included: COMMAND_LINE_SIZE of arch/x86/include/asm/setup.h.
 pub const COMMAND_LINE_MAX: usize = 2048;
+/// ACPI's root pointer and the tables behind it, in the same page as the MP table.
+pub const ACPI: u64 = 0x9_f800;
+/// Bytes they may take.
+pub const ACPI_MAX: usize = 0x400;
 /// The MP floating pointer and its table: "the last kilobyte of system base memory" of the
 /// MultiProcessor Specification 1.4, section 4.
 pub const MP_TABLE: u64 = 0x9_fc00;
 /// Bytes the MP table may take: up to the end of base memory.
 pub const MP_TABLE_MAX: usize = 0x400;
 /// End of the memory below the PC's video and ROM area.
-pub const LOW_RAM_END: u64 = MP_TABLE;
+pub const LOW_RAM_END: u64 = ACPI;
 /// Where memory goes on above that area; kernels are loaded from here on.
 pub const HIGH_RAM_START: u64 = 0x10_0000;
 
@@ -99,6 +104,7 @@ mod tests {
             (BOOT_PDPT, 0x1000),
             (BOOT_PD, 0x1000),
             (COMMAND_LINE, COMMAND_LINE_MAX as u64),
+            (ACPI, ACPI_MAX as u64),
             (MP_TABLE, MP_TABLE_MAX as u64),
             (HIGH_RAM_START, MMIO_GAP_START - HIGH_RAM_START),
             (VIRTIO_START, VIRTIO_SIZE * VIRTIO_IRQS.len() as u64),

@@ -10,6 +10,7 @@
 //! [`machine`] is the recipe by which the monitor boots a machine, [`restore`] the one by which it goes
 //! on with one that was saved ([`snapshot`]); [`layout`] holds every address of the machine.
 
+mod acpi;
 pub mod args;
 mod assembly;
 mod backend;
@@ -40,6 +41,7 @@ mod mptable;
 pub mod restore;
 mod save;
 pub mod snapshot;
+mod spawn;
 mod state;
 mod vcpu;
 mod vm;

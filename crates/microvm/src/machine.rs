@@ -62,7 +62,7 @@ pub fn boot(args: &VmmArgs, fds: Descriptors) -> Result<Infallible, Error> {
     // The initramfs before the kernel: it is what checks that both fit. Both before KVM learns of
     // the memory, so that replacing its pages concerns nobody yet.
     let window = disk.as_ref().and_then(|disk| disk.window(args.memory.0));
-    let memory = Arc::new(memory::map_with(args.memory.0, window)?);
+    let memory = Arc::new(memory::map_with(args.memory.0, window, args.devices.memory_pages)?);
     let disk = disk.map(|disk| disk.into_device(&memory, args.memory.0)).transpose()?;
     let initramfs = archives.load(&memory, args.memory.0, kernel.end(), &args.initramfs)?;
     let kernel = kernel.load(&memory)?;

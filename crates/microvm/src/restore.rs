@@ -27,7 +27,7 @@ use crate::{
     machine::Descriptors,
     mapping::map_file,
     memory,
-    snapshot::Saved,
+    snapshot::{Saved, WorkingSet},
     vm::{Vm, open_kvm},
 };
 
@@ -44,6 +44,7 @@ pub fn restore(directory: &Path, args: &VmmArgs, fds: Descriptors) -> Result<Inf
         .map(|path| Disk::open(path, snapshot.disk_bytes, RootDevice::Blk))
         .transpose()?;
     let extras = Extras::open(&args.devices)?;
+    let working_set = WorkingSet::read(directory, snapshot.ram_bytes)?;
     let identity = read_identity(fds.config)?;
 
     let kvm = open_kvm(&args.kvm)?;
@@ -51,6 +52,8 @@ pub fn restore(directory: &Path, args: &VmmArgs, fds: Descriptors) -> Result<Inf
     let memory = Arc::new(memory::map(snapshot.ram_bytes)?);
     let disk = disk.map(|disk| disk.into_device(&memory, snapshot.ram_bytes)).transpose()?;
     map_ram(&memory, &ram, directory)?;
+    // Before KVM has the memory: afterwards each change of a page concerns it, too.
+    working_set.bring_in(&memory);
     vm.set_memory(&memory)?;
 
     let mut assembly = Assembly::new(fds.control)?;

@@ -15,8 +15,9 @@ use crate::{
     trial::{GONE, grace, wait_until_ready, why_not_ready, why_not_started},
 };
 
-/// Name of the instance that is saved.
+/// Name of the instance that is saved, and of the first that is restored from it.
 const NAME: &str = "template";
+const REHEARSAL: &str = "rehearsal";
 
 /// How it went.
 pub(crate) enum Made {
@@ -41,26 +42,38 @@ pub(crate) fn make(
     cancel: &Cancel,
 ) -> Result<Option<Made>, RunError> {
     let name = backend.name().to_owned();
-    let Some(Template { backend, directory: path }) = backend.template() else { return Ok(None) };
+    let Some(Template { backend: template, directory: path }) = backend.template() else {
+        return Ok(None);
+    };
     let before = Footprint::take(parent.leaves()).map_err(RunError::Footprint)?;
     let made = match PrivateDirectory::create(&path) {
-        Ok(directory) => match start_and_save(plan, image, backend, parent, &path, cancel) {
+        Ok(directory) => match start_and_save(plan, image, template, parent, &path, cancel) {
             Ok(Some(Costs { ready_ns, save_ns, bytes })) => {
-                Made::Saved(directory, Snapshot { backend: name, ready_ns, save_ns, bytes })
+                let backend = name;
+                let snapshot =
+                    Snapshot { backend, ready_ns, save_ns, bytes, working_set_bytes: None };
+                Made::Saved(directory, snapshot)
             }
             Ok(None) => Made::Cancelled,
             Err(reason) => Made::Failed(reason),
         },
         Err(error) => Made::Failed(format!("make the directory {}: {error}", path.display())),
     };
-    let after = Footprint::take(parent.leaves()).map_err(RunError::Footprint)?;
-    let left = after.grown_since(&before);
-    Ok(Some(match made {
-        Made::Saved(..) if !left.is_empty() => {
-            Made::Failed(format!("the saved instance left behind: {}", left.join(", ")))
-        }
-        made => made,
-    }))
+    let left = || Footprint::take(parent.leaves()).map(|now| now.grown_since(&before));
+    let failed = |who, left: Vec<String>| {
+        Made::Failed(format!("the {who} instance left behind: {}", left.join(", ")))
+    };
+    let Made::Saved(directory, mut snapshot) = made else { return Ok(Some(made)) };
+    let behind = left().map_err(RunError::Footprint)?;
+    if !behind.is_empty() {
+        return Ok(Some(failed("saved", behind)));
+    }
+    snapshot.working_set_bytes = rehearse(plan, image, backend, parent, cancel);
+    let behind = left().map_err(RunError::Footprint)?;
+    if !behind.is_empty() {
+        return Ok(Some(failed("first restored", behind)));
+    }
+    Ok(Some(Made::Saved(directory, snapshot)))
 }
 
 /// What a snapshot took, as in [`Snapshot`].
@@ -88,6 +101,26 @@ fn start_and_save(
     let costs = saved?;
     stopped.map_err(|error| format!("the saved instance could not be released: {error}"))?;
     Ok(costs)
+}
+
+/// Restores an instance for the first time and has it note what it needed until it was ready; tells
+/// how many bytes. None where there is nothing to note, or where it failed: why, the trials will say,
+/// which do the same.
+fn rehearse(
+    plan: &Plan,
+    image: &Image,
+    backend: &mut dyn Backend,
+    parent: &Parent,
+    cancel: &Cancel,
+) -> Option<u64> {
+    let request =
+        StartRequest { name: REHEARSAL, slot: 0, workload: &plan.workload, image, parent };
+    let mut instance = backend.start(&request, Timeline::start()).ok()?;
+    let noted = wait_until_ready(plan, &mut *instance, cancel)
+        .ok()
+        .and_then(|_| instance.note_working_set().ok().flatten());
+    let _ = instance.stop(grace(plan, cancel)); // what it leaves behind, the caller sees
+    noted.map(|bytes| bytes.0)
 }
 
 fn save_once_ready(

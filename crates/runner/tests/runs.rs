@@ -26,6 +26,7 @@ fn plan(backends: &[&str], trials: u32, ready: &str) -> Plan {
         backends: backends.iter().map(|name| (*name).to_owned()).collect(),
         starts: vec![StartMode::Cold],
         microvm_root: compare_spec::RootDevice::default(),
+        microvm_memory_pages: compare_spec::MemoryPages::default(),
         trials,
         warmup: 1,
         gap: compare_spec::Span::default(),
@@ -282,13 +283,16 @@ fn a_snapshot_is_made_once_and_before_everything() {
     };
     assert_eq!(mode, 0o700, "a snapshot is for its user alone");
     let journal = restoring.journal.lines();
-    // Saved once it was ready, which the fake insists on, then stopped, then the warm-ups.
+    // Saved once it was ready, which the fake insists on, then stopped; one restored to see what that
+    // needs; then the warm-ups.
     assert_eq!(
-        journal[..5],
+        journal[..7],
         [
             "microvm: start template",
             "microvm: save template",
             "microvm: stop template",
+            "microvm restored: start rehearsal",
+            "microvm restored: stop rehearsal",
             "container: start t0",
             "container: stop t0"
         ]

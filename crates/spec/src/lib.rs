@@ -7,6 +7,7 @@ mod digest;
 mod event;
 mod host;
 mod image;
+mod pages;
 mod plan;
 mod record;
 mod root;
@@ -19,6 +20,7 @@ pub use digest::Digest;
 pub use event::{Phase, RunEvent, Stage};
 pub use host::{CgroupMode, Clock, HostFacts, HostKind, KvmKind};
 pub use image::Image;
+pub use pages::MemoryPages;
 pub use plan::{Plan, Slot};
 pub use record::{
     Artefacts, Comparison, Confinement, EventsNs, Exit, FilterSize, GuestFacts, ImageRecord,

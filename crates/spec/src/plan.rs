@@ -6,8 +6,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Clock, ContainerVariant, Digest, HostKind, Readiness, RootDevice, Side, Span, StartMode,
-    Workload, WorkloadError,
+    Clock, ContainerVariant, Digest, HostKind, MemoryPages, Readiness, RootDevice, Side, Span,
+    StartMode, Workload, WorkloadError,
 };
 
 /// A run, fully decided.
@@ -25,12 +25,16 @@ pub struct Plan {
     /// otherwise in every table and every trial ([`RootDevice::microvm`]).
     #[serde(default, skip_serializing_if = "is_default")]
     pub microvm_root: RootDevice,
+    /// What pages the memory of microVMs is made of; other than the default likewise
+    /// ([`MemoryPages::microvm`]).
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub microvm_memory_pages: MemoryPages,
     /// Measured trials of each backend in each start mode.
     pub trials: u32,
     /// Trials of each of them before the first measured one, recorded nowhere.
     pub warmup: u32,
     /// Idle time before each trial: the machine has cleared away the one before, and has gone to rest.
-    #[serde(default, skip_serializing_if = "is_none")]
+    #[serde(default, skip_serializing_if = "is_default")]
     pub gap: Span,
     /// Seed of the order of trials and of every resampling.
     pub seed: u64,
@@ -68,12 +72,8 @@ fn cold() -> Vec<StartMode> {
 fn is_cold(starts: &[StartMode]) -> bool {
     starts == [StartMode::Cold]
 }
-fn is_default(root: &RootDevice) -> bool {
-    *root == RootDevice::default()
-}
-
-fn is_none(gap: &Span) -> bool {
-    gap.0.is_zero()
+fn is_default<T: Default + PartialEq>(choice: &T) -> bool {
+    *choice == T::default()
 }
 
 impl Plan {
@@ -109,6 +109,9 @@ impl Plan {
         }
         if let Some(problem) = self.cannot_have_root() {
             return wrong("microvm_root", problem);
+        }
+        if let Some(problem) = self.cannot_have_pages() {
+            return wrong("microvm_memory_pages", problem);
         }
         self.workload.validate(file)
     }
@@ -147,13 +150,34 @@ impl Plan {
         }
     }
 
+    /// Why microVMs cannot have the memory a plan names.
+    fn cannot_have_pages(&self) -> Option<&'static str> {
+        if self.microvm_memory_pages == MemoryPages::Normal {
+            None
+        } else if self.backends.iter().all(|name| name != MICROVM) {
+            Some("no microVM is started: name the backend `microvm` too, or leave it out")
+        } else if self.starts.contains(&StartMode::Restored) {
+            Some(
+                "the memory of a restored microVM is its snapshot's file, in pages of 4 KiB: start it \
+                 `cold` only",
+            )
+        } else if self.microvm_root != RootDevice::Blk {
+            Some("one choice that is not the default at a time: leave `microvm_root` out")
+        } else {
+            None
+        }
+    }
+
     /// What is compared, in the plan's order: each backend in each start mode it has.
     pub fn sides(&self) -> Vec<Side> {
         let mut sides = Vec::new();
         for backend in &self.backends {
             let starts: &[StartMode] =
                 if always_cold(backend) { &[StartMode::Cold] } else { &self.starts };
-            let name = if backend == MICROVM { self.microvm_root.microvm() } else { backend };
+            let name = match backend.as_str() {
+                MICROVM => self.microvm_memory_pages.microvm(self.microvm_root),
+                other => other,
+            };
             // There are no more modes than these, whatever a file says.
             sides.extend(
                 starts

@@ -111,6 +111,10 @@ pub struct Snapshot {
     pub save_ns: u64,
     /// Bytes the snapshot takes on disk, holes not counted.
     pub bytes: u64,
+    /// Bytes of memory that the first instance restored from it wrote to until it was ready, which
+    /// every trial began with copies of. Absent where nobody noted them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub working_set_bytes: Option<u64>,
 }
 
 /// One start of one backend, from the request to the release of everything.

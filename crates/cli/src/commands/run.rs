@@ -79,6 +79,7 @@ fn decide(arguments: &Run) -> Result<Plan> {
                 backends,
                 starts,
                 microvm_root: arguments.microvm_root.into(),
+                microvm_memory_pages: arguments.microvm_memory_pages.into(),
                 trials: arguments.trials,
                 warmup: arguments.warmup,
                 gap: arguments.gap,
@@ -298,6 +299,7 @@ mod tests {
             backends: vec!["container".to_owned(), "microvm".to_owned()],
             starts: vec![StartMode::Cold, StartMode::Restored],
             microvm_root: compare_spec::RootDevice::default(),
+            microvm_memory_pages: compare_spec::MemoryPages::default(),
             trials: 2,
             warmup: 0,
             gap: compare_spec::Span::default(),
@@ -374,8 +376,13 @@ mod tests {
 
     #[test]
     fn every_start_mode_counts_towards_success() {
-        let snapshot =
-            Snapshot { backend: "microvm".to_owned(), ready_ns: 3, save_ns: 2, bytes: 1 };
+        let snapshot = Snapshot {
+            backend: "microvm".to_owned(),
+            ready_ns: 3,
+            save_ns: 2,
+            bytes: 1,
+            working_set_bytes: None,
+        };
         let record = record(&["cold", "restored"], RunEvent::Saved { snapshot: snapshot.clone() });
         assert_eq!(code_of(&record), Code::Success);
         assert_eq!(record.snapshots, [snapshot]);

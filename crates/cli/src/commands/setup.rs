@@ -11,6 +11,7 @@ pub fn run(workload: &str) -> Result<Code> {
         backends: vec!["container".to_owned(), "microvm".to_owned()],
         starts: vec![compare_spec::StartMode::Cold],
         microvm_root: compare_spec::RootDevice::default(),
+        microvm_memory_pages: compare_spec::MemoryPages::default(),
         trials: 1,
         warmup: 0,
         gap: compare_spec::Span::default(),

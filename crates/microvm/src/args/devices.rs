@@ -7,7 +7,7 @@ use std::{
     path::PathBuf,
 };
 
-use compare_spec::RootDevice;
+use compare_spec::{MemoryPages, RootDevice};
 
 use super::{UsageError, VmmArgs, number};
 
@@ -16,6 +16,8 @@ use super::{UsageError, VmmArgs, number};
 pub struct DeviceArgs {
     /// What the read-only disk is to the guest.
     pub root_device: RootDevice,
+    /// What pages RAM is made of.
+    pub memory_pages: MemoryPages,
     /// A writable disk.
     pub scratch: Option<PathBuf>,
     /// A source of entropy.
@@ -34,6 +36,7 @@ impl Default for DeviceArgs {
     fn default() -> Self {
         Self {
             root_device: RootDevice::Blk,
+            memory_pages: MemoryPages::Normal,
             scratch: None,
             rng: false,
             vsock: None,
@@ -53,8 +56,8 @@ const DESCRIPTORS: u64 = 512;
 /// Options that stand alone.
 pub(super) const FLAGS: [&str; 2] = ["--rng", "--balloon"];
 /// Options that take a value.
-pub(super) const VALUES: [&str; 5] =
-    ["--root-device", "--scratch", "--vsock", "--vsock-cid", "--balloon-mib"];
+pub(super) const VALUES: [&str; 6] =
+    ["--root-device", "--memory-pages", "--scratch", "--vsock", "--vsock-cid", "--balloon-mib"];
 
 impl DeviceArgs {
     /// Number from which on the monitor opens no descriptors, if a device takes connections.
@@ -74,6 +77,7 @@ impl DeviceArgs {
     pub(super) fn set(&mut self, name: &str, value: OsString) -> Result<(), UsageError> {
         match name {
             "--root-device" => self.root_device = root_device(name, &value)?,
+            "--memory-pages" => self.memory_pages = memory_pages(name, &value)?,
             "--scratch" => self.scratch = Some(value.into()),
             "--vsock" => self.vsock = Some(value.into()),
             "--vsock-cid" => self.vsock_cid = cid(number(name, &value)?)?,
@@ -94,6 +98,9 @@ impl DeviceArgs {
             if saves || args.restore.is_some() {
                 return refuse("--root-device pmem: such a machine is neither saved nor restored");
             }
+        }
+        if self.memory_pages == MemoryPages::Thp && args.restore.is_some() {
+            return refuse("--memory-pages thp with --restore: its RAM is the snapshot's file");
         }
         if self.vsock_cid != LEAST_CID && self.vsock.is_none() {
             return refuse("--vsock-cid without --vsock");
@@ -126,6 +133,9 @@ impl DeviceArgs {
         if self.root_device != RootDevice::Blk {
             option("--root-device", Some(self.root_device.as_str().as_bytes()))?;
         }
+        if self.memory_pages != MemoryPages::Normal {
+            option("--memory-pages", Some(self.memory_pages.as_str().as_bytes()))?;
+        }
         for (name, path) in [("--scratch", &self.scratch), ("--vsock", &self.vsock)] {
             if let Some(path) = path {
                 option(name, Some(path.as_os_str().as_bytes()))?;
@@ -149,6 +159,11 @@ impl DeviceArgs {
 fn root_device(name: &str, value: &OsStr) -> Result<RootDevice, UsageError> {
     let found = RootDevice::ALL.into_iter().find(|device| value == device.as_str());
     found.ok_or_else(|| UsageError(format!("{name} {}: write blk or pmem", value.display())))
+}
+
+fn memory_pages(name: &str, value: &OsStr) -> Result<MemoryPages, UsageError> {
+    let found = MemoryPages::ALL.into_iter().find(|pages| value == pages.as_str());
+    found.ok_or_else(|| UsageError(format!("{name} {}: write normal or thp", value.display())))
 }
 
 /// The last number means any (VMADDR_CID_ANY, vsock(7)).
@@ -185,10 +200,11 @@ mod tests {
 
     #[test]
     fn each_is_had_by_its_option() {
-        let all = "--disk d --root-device pmem --rng --scratch /s --balloon --vsock /v --vsock-cid 7 --balloon-mib 63";
+        let all = "--disk d --root-device pmem --memory-pages thp --rng --scratch /s --balloon --vsock /v --vsock-cid 7 --balloon-mib 63";
         let devices = parsed(all).unwrap();
         let expected = DeviceArgs {
             root_device: RootDevice::Pmem,
+            memory_pages: MemoryPages::Thp,
             scratch: Some("/s".into()),
             rng: true,
             vsock: Some("/v".into()),
@@ -225,6 +241,11 @@ mod tests {
             ("--scratch", "--scratch lacks its value"),
             ("--root-device nvme", "--root-device nvme: write blk or pmem"),
             ("--root-device pmem", "--root-device pmem without --disk"),
+            ("--memory-pages 1g", "--memory-pages 1g: write normal or thp"),
+            (
+                "--memory-pages thp --restore d",
+                "--memory-pages thp with --restore: its RAM is the snapshot's file",
+            ),
             ("--disk d --root-device pmem --save-to d", neither),
             ("--disk d --root-device pmem --restore d", neither),
             (

@@ -1,7 +1,13 @@
 //! The monitor: one process for one virtual machine. It reads its command line, takes over the
 //! descriptors it was given and follows the recipe in `compare_microvm::machine` or
 //! `compare_microvm::restore`.
+//!
+//! It goes without the start of Rust's standard library, which asks the kernel where the stack of the
+//! first thread lies (by reading /proc/self/maps) so that it can say more of an overflow, and gives
+//! every thread a second stack for that. An overflow meets a guard page and ends the process all the
+//! same.
 #![allow(unsafe_code)]
+#![no_main]
 
 use std::{
     convert::Infallible,
@@ -22,11 +28,27 @@ use compare_microvm::{
 };
 use compare_wire::Kind;
 
-fn main() {
+/// Where the C library enters. It has given the arguments to the standard library by then, which
+/// takes them from an initialiser (`std::sys::args`, for glibc).
+#[unsafe(no_mangle)]
+extern "C" fn main(_: libc::c_int, _: *const *const libc::c_char) -> libc::c_int {
+    // What the start of the standard library does besides and this program needs: a reader that is
+    // gone is an error of write(2).
+    // SAFETY: no handler is installed, and there is one thread yet.
+    unsafe { libc::signal(libc::SIGPIPE, libc::SIG_IGN) };
+    // One heap for all threads, which allocate next to nothing: otherwise each maps one of its own.
+    // SAFETY: mallopt(3) takes two integers.
+    unsafe { libc::mallopt(libc::M_ARENA_MAX, 1) };
     let args = match parse(std::env::args_os().skip(1)) {
         Ok(Invocation::Run(args)) => args,
-        Ok(Invocation::Help) => return print!("{HELP}"),
-        Ok(Invocation::Version) => return println!("compare-vmm {}", env!("CARGO_PKG_VERSION")),
+        Ok(Invocation::Help) => {
+            print!("{HELP}");
+            return 0;
+        }
+        Ok(Invocation::Version) => {
+            println!("compare-vmm {}", env!("CARGO_PKG_VERSION"));
+            return 0;
+        }
         Err(error) => {
             eprintln!("compare-vmm: {error}");
             exit(exit_code::USAGE);

@@ -1,6 +1,6 @@
 use std::path::PathBuf;
 
-use compare_spec::RootDevice;
+use compare_spec::{MemoryPages, RootDevice};
 
 use super::*;
 use crate::layout;
@@ -28,6 +28,7 @@ fn they_come_in_one_order() {
     let directory = tempfile::tempdir().unwrap();
     let all = DeviceArgs {
         root_device: RootDevice::Blk,
+        memory_pages: MemoryPages::Normal,
         scratch: Some(file(directory.path(), "scratch", 1 << 20)),
         rng: true,
         vsock: Some(directory.path().join("vsock")),

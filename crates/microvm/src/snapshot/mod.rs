@@ -1,4 +1,4 @@
-//! A saved machine: a directory with two files. `memory` is guest RAM, its ranges one after another,
+//! A saved machine: a directory with two files, and a third that is advice ([`WorkingSet`]). `memory` is guest RAM, its ranges one after another,
 //! with holes where it is zero; restored machines map it and copy what they write. `state` is all
 //! the rest, small, read whole and checked at every start:
 //!
@@ -10,6 +10,7 @@
 //! before its checksum held.
 
 mod memory;
+mod working_set;
 
 use std::{
     fs::{File, OpenOptions},
@@ -22,6 +23,7 @@ use compare_virtio::transport::TransportState;
 use serde::{Deserialize, Serialize};
 
 pub use memory::Pages;
+pub use working_set::WorkingSet;
 
 use crate::{
     console::ConsoleState,
@@ -177,14 +179,18 @@ impl Saved {
 
 fn read_state(file: File, path: &Path) -> Result<Snapshot, Error> {
     let bad = |problem: String| Error::Snapshot { path: path.to_owned(), problem };
-    let mut bytes = Vec::new();
-    file.take(HEADER as u64 + MOST_STATE).read_to_end(&mut bytes).map_err(
-        |source: io::Error| Error::File {
-            attempt: "read the snapshot",
-            path: path.to_owned(),
-            source,
-        },
-    )?;
+    let most = HEADER as u64 + MOST_STATE;
+    let read = || {
+        // Room for all of it and a byte, so that its end is seen without asking for more.
+        let length = file.metadata()?.len().min(most) as usize;
+        let mut bytes = Vec::with_capacity(length + 1);
+        (&file).take(most).read_to_end(&mut bytes).map(|_| bytes)
+    };
+    let bytes = read().map_err(|source: io::Error| Error::File {
+        attempt: "read the snapshot",
+        path: path.to_owned(),
+        source,
+    })?;
     let Some((header, state)) = bytes.split_first_chunk::<HEADER>() else {
         return Err(bad(format!("{} bytes are too short: it is truncated", bytes.len())));
     };

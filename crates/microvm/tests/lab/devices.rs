@@ -10,7 +10,7 @@ use std::{
 
 use compare_backend::{Backend, Instance};
 use compare_microvm::{MicrovmBackend, args::DeviceArgs};
-use compare_spec::{Bytes, Digest, Exit, RootDevice, Workload};
+use compare_spec::{Bytes, Digest, Exit, MemoryPages, RootDevice, Workload};
 
 use crate::{
     fixture::{Fixture, Outcome, pump_until},
@@ -27,6 +27,7 @@ pub const ALL: &[(&str, Scenario)] = &[
     ("devices_freed_memory_goes_back_to_the_host", report),
     ("devices_of_a_saved_machine_go_on", restored),
     ("devices_root_in_persistent_memory_is_used_in_place", pmem),
+    ("memory_of_huge_pages_is_had_where_the_host_allows_it", huge_pages),
     ("devices_that_cannot_be_are_told", refused),
 ];
 
@@ -238,6 +239,29 @@ fn pmem(fixture: &Fixture) {
     assert_eq!(lines[1], "used in place true");
     assert_eq!(lines[2..], ["written true", "read back true"]);
     assert_eq!(image(), before);
+}
+
+/// The emulated host gives nobody huge pages unless it is told to.
+fn huge_pages(fixture: &Fixture) {
+    const SETTING: &str = "/sys/kernel/mm/transparent_hugepage/enabled";
+    let before = fs::read_to_string(SETTING).expect("the kernel has huge pages");
+    let chosen = before.split(['[', ']']).nth(1).expect("one is chosen");
+    let huge_kib = |pages| {
+        let devices = DeviceArgs { memory_pages: pages, ..DeviceArgs::default() };
+        let mut instance = start(fixture, devices, &fixture.workload(&["stubborn"]));
+        await_line(instance.as_mut(), "stubborn");
+        let monitor = instance.leaf().procs().expect("list the leaf")[0];
+        let rollup = fs::read_to_string(format!("/proc/{monitor}/smaps_rollup")).expect("read");
+        instance.stop(Duration::ZERO).expect("release");
+        let line = rollup.lines().find_map(|line| line.strip_prefix("AnonHugePages:"));
+        line.and_then(|text| text.trim().strip_suffix(" kB")?.parse::<u64>().ok())
+            .expect("a number")
+    };
+    fs::write(SETTING, "madvise").expect("allow huge pages");
+    let (thp, normal) = (huge_kib(MemoryPages::Thp), huge_kib(MemoryPages::Normal));
+    fs::write(SETTING, chosen).expect("put the setting back");
+    println!("     huge {thp} KiB, normal {normal} KiB");
+    assert!(thp >= 2048 && thp % 2048 == 0 && normal == 0, "{thp} {normal}");
 }
 
 fn refused(fixture: &Fixture) {

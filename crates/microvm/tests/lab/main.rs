@@ -84,6 +84,7 @@ const HAVE_SMP_KERNELS: &[&str] = &[
     "every_cpu_of_a_saved_machine_goes_on",
     "a_guest_that_halts_is_told",
     "a_distributions_own_kernel_boots",
+    "a_distributions_own_kernel_has_timers",
 ];
 
 /// Whether a test gave up waiting.

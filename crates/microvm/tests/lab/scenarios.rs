@@ -7,8 +7,8 @@ use std::{
 };
 
 use compare_backend::Instance;
-use compare_microvm::MicrovmConfig;
-use compare_spec::{Bytes, Exit, Image, Phase, Workload};
+use compare_microvm::{MicrovmBackend, MicrovmConfig, args::DeviceArgs};
+use compare_spec::{Bytes, Exit, Image, Phase, RootDevice, Workload};
 
 use crate::fixture::{Fixture, pump_until};
 
@@ -44,6 +44,7 @@ pub const ALL: &[(&str, Scenario)] = &[
     ("a_kernel_panic_is_told_with_its_words", panic),
     ("a_guest_that_halts_is_told", halted),
     ("a_distributions_own_kernel_boots", bzimage),
+    ("a_distributions_own_kernel_has_timers", timers),
     ("a_bzimage_with_too_little_memory_is_told", bzimage_memory),
     ("twenty_starts_in_a_row", twenty),
 ];
@@ -372,6 +373,27 @@ fn bzimage(fixture: &Fixture) {
     let step = "mount the root disk".to_owned();
     let expected = Exit::SetupFailed { step, errno: libc::ENODEV };
     assert_eq!(exit, Some(expected), "{}", instance.output().tail());
+}
+
+/// The same kernel, which learns of its interrupt controllers from ACPI alone: without them it would
+/// have no timer either, and PID 1 would wait for ever for a disk whose driver nobody loads.
+fn timers(fixture: &Fixture) {
+    let config = MicrovmConfig { kernel: fixture.bzimage.clone(), ..fixture.config.clone() };
+    let workload = Workload { memory: Bytes::mib(512), ..fixture.workload(&["hello"]) };
+    let devices = DeviceArgs { root_device: RootDevice::Pmem, ..DeviceArgs::default() };
+    let mut backend = MicrovmBackend::new(config).with_devices(devices);
+    let mut instance = fixture.start_by(&mut backend, &fixture.image, &workload);
+    pump_until(instance.as_mut(), Duration::from_secs(90), |instance| instance.exit().is_some());
+    instance.stop(Duration::from_secs(1)).expect("release");
+    let init = instance.timeline().events().get(Phase::Init).expect("PID 1 ran");
+    let (exit, at) = instance.exit().map(|(exit, at)| (exit.clone(), at)).expect("it ended");
+    let waited = Duration::from_nanos(at - instance.timeline().t0() - init);
+    println!("     waited {} ms", waited.as_millis());
+    let step = "mount the root disk".to_owned();
+    let expected = Exit::SetupFailed { step, errno: libc::ENODEV };
+    assert_eq!(exit, expected, "{}", instance.output().tail());
+    // `PATIENCE_MS` of PID 1 (guest/init/src/root.rs).
+    assert!((1000..1500).contains(&waited.as_millis()), "{waited:?}");
 }
 
 fn bzimage_memory(fixture: &Fixture) {

@@ -96,6 +96,13 @@ fn goes_on(fixture: &Fixture) {
     let stored = fs::metadata(directory.path().join("memory")).expect("the memory");
     let blocks = std::os::unix::fs::MetadataExt::blocks(&stored) * 512;
     assert!(blocks < stored.len() / 2, "{blocks} of {} bytes are stored", stored.len());
+    // What the first notes, the others begin with.
+    let mut first = fixture.start_by(&mut backend, &fixture.image, &workload);
+    assert_eq!(ask(first.as_mut()).count, 2);
+    let working_set = first.note_working_set().expect("readable").expect("it was restored");
+    first.stop(Duration::from_secs(1)).expect("stop");
+    let copied = (64 << 10)..(stored.len() / 4);
+    assert!(copied.contains(&working_set.0), "{working_set}");
     let mut clones: Vec<_> =
         (0..3).map(|_| fixture.start_by(&mut backend, &fixture.image, &workload)).collect();
     let identities: Vec<_> = clones.iter_mut().map(|clone| ask(clone.as_mut())).collect();

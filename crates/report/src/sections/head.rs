@@ -3,8 +3,8 @@
 use std::{collections::BTreeSet, time::Duration};
 
 use compare_spec::{
-    CgroupMode, Clock, Digest, HostFacts, KvmKind, Readiness, RootDevice, Side, Snapshot, Span,
-    Unit,
+    CgroupMode, Clock, Digest, HostFacts, KvmKind, MemoryPages, Readiness, RootDevice, Side,
+    Snapshot, Span, Unit,
 };
 
 use crate::{document::Block, text::list, view::View};
@@ -19,6 +19,10 @@ const MAX_SNAPSHOTS: usize = 16;
 const PMEM: &str = "microvm-pmem has its root in persistent memory: pages of the host's page cache, \
                     mapped and not copied (DAX); not the default, a block device";
 
+/// What `microvm-thp` in the tables means.
+const THP: &str = "microvm-thp has RAM in pages of 2 MiB where the host had such a page free \
+                   (transparent huge pages); not the default, pages of 4 KiB";
+
 /// The host, then machine, run, image, readiness, kernels and snapshots, one line each.
 pub(super) fn facts(view: &View) -> [Block; 2] {
     let mut facts = vec![("machine", machine(&view.record.host)), ("run", run(view))];
@@ -27,6 +31,9 @@ pub(super) fn facts(view: &View) -> [Block; 2] {
     }
     if view.record.plan.spec.microvm_root == RootDevice::Pmem {
         facts.push(("root", PMEM.to_owned()));
+    }
+    if view.record.plan.spec.microvm_memory_pages == MemoryPages::Thp {
+        facts.push(("pages", THP.to_owned()));
     }
     facts.push(("ready", readiness(view)));
     let kernels: Vec<String> = view.sides.iter().filter_map(|side| kernel(view, side)).collect();
@@ -247,9 +254,16 @@ fn readiness(view: &View) -> String {
 /// What a snapshot took to make, which is in no figure of the trials that restored it.
 fn snapshot_costs(view: &View, snapshot: &Snapshot) -> String {
     let quantity = |unit, value: u64| view.quantity(unit, value as f64);
+    let working_set = snapshot.working_set_bytes.map_or_else(String::new, |bytes| {
+        format!(
+            " and begin with copies of the {} that the first of them, before the trials, wrote to \
+             until it was ready",
+            quantity(Unit::Bytes, bytes)
+        )
+    });
     format!(
         "{} restores one made before the trials: ready after {}, saved in {}, {} on disk; restored \
-         instances share its pages through the host's page cache",
+         instances share its pages through the host's page cache{working_set}",
         snapshot.backend,
         quantity(Unit::Ns, snapshot.ready_ns),
         quantity(Unit::Ns, snapshot.save_ns),

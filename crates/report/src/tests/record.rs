@@ -24,6 +24,7 @@ pub(super) fn plan(backends: &[&str], trials: u32) -> Plan {
         backends: backends.iter().map(|name| (*name).to_owned()).collect(),
         starts: vec![StartMode::Cold],
         microvm_root: compare_spec::RootDevice::default(),
+        microvm_memory_pages: compare_spec::MemoryPages::default(),
         trials,
         warmup: 1,
         gap: compare_spec::Span::default(),
@@ -262,6 +263,7 @@ pub(super) fn with_restored() -> Record {
         ready_ns: 80_120_400,
         save_ns: 12_345_600,
         bytes: 31_457_280,
+        working_set_bytes: Some(1_048_576),
     }];
     record
 }

@@ -13,6 +13,7 @@ fn plan(seed: u64) -> Plan {
         backends: vec!["container".into(), "microvm".into()],
         starts: vec![StartMode::Cold],
         microvm_root: RootDevice::default(),
+        microvm_memory_pages: MemoryPages::default(),
         trials: 8,
         warmup: 1,
         gap: Span::default(),
@@ -159,10 +160,26 @@ fn another_root_disk_is_another_side() {
     assert!(text.contains("`microvm_root`") && text.contains("cannot be saved"), "{text}");
 }
 
+#[test]
+fn other_memory_is_another_side() {
+    let plan = Plan { microvm_memory_pages: MemoryPages::Thp, ..plan(1) };
+    plan.validate("p").unwrap();
+    let labels: Vec<String> = plan.sides().iter().map(Side::label).collect();
+    assert_eq!(labels, ["container", "microvm-thp"]);
+    let text = serde_json::to_string(&plan).unwrap();
+    assert!(text.contains("\"microvm_memory_pages\":\"thp\""), "{text}");
+    assert_eq!(serde_json::from_str::<Plan>(&text).unwrap(), plan);
+    let wrong = |plan: Plan| plan.validate("p").unwrap_err().to_string();
+    let text = wrong(Plan { microvm_root: RootDevice::Pmem, ..plan.clone() });
+    assert!(text.contains("leave `microvm_root` out"), "{text}");
+    let text = wrong(Plan { backends: vec!["container".into()], ..plan });
+    assert!(text.contains("`microvm_memory_pages`"), "{text}");
+}
+
 /// A plan of before reads as it did, and keeps its digest.
 #[test]
-fn the_default_root_disk_is_not_written() {
+fn the_default_machine_is_not_written() {
     let text = serde_json::to_string(&plan(1)).unwrap();
-    assert!(!text.contains("microvm_root"), "{text}");
+    assert!(!text.contains("microvm_root") && !text.contains("pages"), "{text}");
     assert_eq!(serde_json::from_str::<Plan>(&text).unwrap(), plan(1));
 }
