@@ -19,7 +19,15 @@ use nix::sys::{
 };
 use serde_json::{Map, Value, json};
 
-use super::{count, host::Host, line, monitors, monitors::Sum, record, warm_up, workload};
+use super::{
+    count,
+    host::Host,
+    line, monitors,
+    monitors::Sum,
+    record,
+    still::{Watch, places},
+    warm_up, workload,
+};
 use crate::fixture::Fixture;
 
 /// The most that one more clone may cost, bytes of PSS.
@@ -31,8 +39,13 @@ const ANSWER: Duration = Duration::from_secs(10);
 
 /// So long they are watched while none of them is asked.
 const REST: Duration = Duration::from_secs(1);
+/// In so many parts: a guest that stands still is emulated at a hundredth of the speed.
+const REST_PARTS: u32 = 20;
+/// As many clones may stand still before the measurement is given up.
+const MOST_STILL: usize = 20;
 
-type Clone = Box<dyn Instance>;
+/// A running clone.
+pub type Clone = Box<dyn Instance>;
 
 /// Starts clones, each once the one before it answers, and asks all of them again at the end.
 pub fn concurrent(fixture: &Fixture) {
@@ -49,33 +62,26 @@ pub fn concurrent(fixture: &Fixture) {
     let template_ns = save(fixture, &mut backend, &workload);
     let saved = Host::read();
 
-    let (mut clones, mut ready_ns, mut failure) = (Vec::new(), Vec::new(), None);
-    let mut samples: Vec<(f64, Sum, Host)> = Vec::new();
-    for n in 1..=count {
-        match start(fixture, &mut backend, &workload, n) {
-            Ok((clone, ns)) => {
-                clones.push(clone);
-                ready_ns.push(ns);
-            }
-            Err(error) => {
-                failure = Some(format!("clone {n}: {error}"));
-                break;
-            }
-        }
-        println!("{n} clones answer, the last after {:.1} ms", ready_ns[n - 1] / 1e6);
-        if n <= 2 || n % count.div_ceil(SAMPLES) == 0 {
-            let sum = Sum::of(&clones);
-            samples.push((n as f64, sum, Host::read()));
-        }
+    let mut crowd = Crowd::default();
+    let (rest, failure) = match crowd.gather(fixture, &mut backend, &workload, count) {
+        Ok(rest) => (Some(rest), None),
+        Err(why) => (None, Some(why)),
+    };
+    let Crowd { mut clones, ready_ns, samples, still, .. } = crowd;
+    let mut answers = Vec::new();
+    for clone in &mut clones {
+        answers.push(answer(clone.as_mut(), &workload));
+        tell_some(answers.len(), "were asked once more");
     }
-    let rest = cpu_share_at_rest(&clones);
-    let answers: Vec<_> = clones.iter_mut().map(|one| answer(one.as_mut(), &workload)).collect();
     let answer_ns: Vec<f64> = answers.iter().filter_map(|one| one.clone().ok()).collect();
     let silent: Vec<String> = answers.into_iter().filter_map(Result::err).collect();
     let answered = Sum::of(&clones);
     let by_mapping = clones.last().map(|last| monitors::mappings(last.as_ref()));
-    let stops: Vec<_> = clones.iter_mut().map(|one| one.stop(workload.timeout.stop.0)).collect();
-    let stopped = stops.iter().filter(|one| one.is_ok()).count();
+    let mut stopped = 0;
+    for clone in &mut clones {
+        stopped += usize::from(clone.stop(workload.timeout.stop.0).is_ok());
+        tell_some(stopped, "are stopped");
+    }
     let stop_ns: Vec<f64> = clones.iter().filter_map(|one| stop_ns(one.as_ref())).collect();
     drop(clones);
     let fits = fits(&samples);
@@ -88,7 +94,7 @@ pub fn concurrent(fixture: &Fixture) {
             "ready_ns": ready_ns, "ready_ns_median": median(&ready_ns),
             "answer_ns": answer_ns, "answer_ns_median": median(&answer_ns),
             "stop_ns_median": median(&stop_ns),
-            "cpu_share_of_a_clone_at_rest": rest, "for_one_more_clone": fits,
+            "stood_still": still, "cpu_share_of_a_clone_at_rest": rest, "for_one_more_clone": fits,
             "samples": samples.iter().map(sample).collect::<Vec<_>>(),
             "after_answering": figures(&answered.figures()),
             "host_before": before.json(), "host_saved": saved.json(),
@@ -135,12 +141,110 @@ fn start(
     Ok((clone, ns as f64))
 }
 
-/// The share of a CPU that a clone uses which has nothing to do, over some time; the mean of all.
-fn cpu_share_at_rest(clones: &[Clone]) -> f64 {
-    let used_ns = || clones.iter().filter_map(|one| one.leaf().cpu_usage_ns()).sum::<u64>();
-    let (begin, used) = (monotonic_ns(), used_ns());
-    std::thread::sleep(REST);
-    (used_ns() - used) as f64 / (monotonic_ns() - begin) as f64 / clones.len() as f64
+/// Tells now and then how far it is: a minute may go by.
+fn tell_some(done: usize, what: &str) {
+    if done.is_multiple_of(SAMPLES) {
+        println!("{done} clones {what}");
+    }
+}
+
+/// All clones that run, and what was measured of them so far.
+#[derive(Default)]
+struct Crowd {
+    clones: Vec<Clone>,
+    /// How long each took to answer, nanoseconds.
+    ready_ns: Vec<f64>,
+    samples: Vec<(f64, Sum, Host)>,
+    /// Those that stood still, for the record.
+    still: Vec<Value>,
+    /// Number of starts, for names and addresses of their own.
+    starts: usize,
+}
+
+impl Crowd {
+    /// Has `count` clones answer and rest; tells the share of a CPU that one at rest uses.
+    fn gather(
+        &mut self,
+        fixture: &Fixture,
+        backend: &mut MicrovmBackend,
+        workload: &Workload,
+        count: usize,
+    ) -> Result<f64, String> {
+        loop {
+            self.fill(fixture, backend, workload, count)?;
+            if let Some(share) = self.rest()? {
+                return Ok(share);
+            }
+        }
+    }
+
+    /// Starts clones until there are `count`, each once the one before it answers and rests.
+    fn fill(
+        &mut self,
+        fixture: &Fixture,
+        backend: &mut MicrovmBackend,
+        workload: &Workload,
+        count: usize,
+    ) -> Result<(), String> {
+        while self.clones.len() < count {
+            let watch = Watch::of(&self.clones);
+            self.starts += 1;
+            let (clone, ns) = start(fixture, backend, workload, self.starts)
+                .map_err(|error| format!("clone {}: {error}", self.clones.len() + 1))?;
+            self.clones.push(clone);
+            self.ready_ns.push(ns);
+            if let Some(index) = watch.busy(&self.clones) {
+                // The one that was started meanwhile had but a part of the CPU.
+                let meanwhile = self.clones.pop().expect("it was started");
+                self.give_up(index)?;
+                end(meanwhile)?;
+                continue;
+            }
+            let n = self.clones.len();
+            println!("{n} clones answer, the last after {:.1} ms", ns / 1e6);
+            let is_new = self.samples.last().is_none_or(|last| last.0 < n as f64);
+            if is_new && (n <= 2 || n.is_multiple_of(count.div_ceil(SAMPLES))) {
+                self.samples.push((n as f64, Sum::of(&self.clones), Host::read()));
+            }
+        }
+        Ok(())
+    }
+
+    /// The share of a CPU that a clone uses which has nothing to do, over some time; the mean of
+    /// all. None if one of them stood still, which is then gone.
+    fn rest(&mut self) -> Result<Option<f64>, String> {
+        let watch = Watch::of(&self.clones);
+        for part in 1..=REST_PARTS {
+            std::thread::sleep(REST / REST_PARTS);
+            println!("at rest for {part} of {REST_PARTS} parts");
+            if let Some(index) = watch.busy(&self.clones) {
+                self.give_up(index)?;
+                return Ok(None);
+            }
+        }
+        let shares = watch.shares(&self.clones);
+        Ok(Some(shares.iter().sum::<f64>() / shares.len() as f64))
+    }
+
+    /// Ends one that stands still. The next one's figure takes the place of the last.
+    fn give_up(&mut self, index: usize) -> Result<(), String> {
+        let clone = self.clones.remove(index);
+        self.ready_ns.truncate(self.clones.len());
+        let rip =
+            places(clone.as_ref()).map_err(|error| format!("where it stands still: {error}"))?;
+        println!("one of {} clones stands still, at {rip:?}", self.clones.len() + 1);
+        self.still.push(json!({ "clones": self.clones.len() + 1, "rip": rip }));
+        end(clone)?;
+        match self.still.len() > MOST_STILL {
+            true => Err(format!("more than {MOST_STILL} clones stood still")),
+            false => Ok(()),
+        }
+    }
+}
+
+/// Ends a clone at once.
+fn end(mut clone: Clone) -> Result<(), String> {
+    clone.stop(Duration::ZERO).map_err(|error| error.to_string())
 }
 
 /// Asks once more; tells how long the answer took, nanoseconds.
