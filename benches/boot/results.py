@@ -34,10 +34,17 @@ def cell(column, figure, unit):
     return "%.*f" % (digits, entry["median"] / scale)
 
 
+MEANING = {
+    "bare": "a program that opens KVM and runs a guest to its first exit",
+    "ours": "the kernel of `guest/kernel`",
+    "peers": "`benches/boot/peers-kernel.config`, as the kernel's makefiles make it",
+    "peers-recipe": "that configuration as `guest/kernel/build.sh` makes it",
+}
 kernels = [column for column in columns if column != "bare" and not column.endswith(" idle")]
 with open(out + ".md", "w") as file:
     say = lambda text: print(text, file=file)
     say("Emulated host, time is instructions (1 virtual ms = 1 million); 128 MiB, 1 vCPU; medians of %d runs.\n" % len(columns["bare"]))
+    say("; ".join("*%s*: %s" % (column, MEANING[column]) for column in ["bare", *kernels] if column in MEANING) + ".\n")
     say("| virtual ms | bare | " + " | ".join(kernels) + " |")
     say("|---|---|" + "---|" * len(kernels))
     bare = {"exec_to_kernel_ns": "exec_to_exit_ns", "off_to_gone_ns": "exit_to_gone_ns"}

@@ -3,12 +3,15 @@
 use std::{
     fs::{self, File, OpenOptions},
     io::{self, BufRead, BufReader, Write},
+    os::fd::AsFd,
     path::{Path, PathBuf},
 };
 
 use nix::{
+    errno::Errno,
     kmod::{ModuleInitFlags, finit_module},
     mount::{MsFlags, mount},
+    poll::{PollFd, PollFlags, PollTimeout, poll},
     sys::{
         inotify::{AddWatchFlags, InitFlags, Inotify},
         reboot::{RebootMode, reboot},
@@ -73,7 +76,7 @@ fn attach(source: &str, kind: &str, place: &str, flags: MsFlags, data: &str) -> 
         .map_err(|error| about(Path::new(place), error))
 }
 
-fn about(path: &Path, error: nix::errno::Errno) -> io::Error {
+fn about(path: &Path, error: Errno) -> io::Error {
     io::Error::other(format!("{}: {}", path.display(), error.desc()))
 }
 
@@ -138,7 +141,9 @@ impl Requests {
     }
 }
 
-/// Where events go.
+/// Where events go. Dropping it waits until the other side has closed the port, which it does once
+/// it has read the last event: a write returns before the other side has it, and what it does not
+/// have when the machine ends is lost.
 #[derive(Debug)]
 pub struct Events(File);
 
@@ -154,6 +159,14 @@ impl Events {
     }
 }
 
+impl Drop for Events {
+    fn drop(&mut self) {
+        // A hang-up is told whether it is asked for or not (poll(2)).
+        let mut polled = [PollFd::new(self.0.as_fd(), PollFlags::empty())];
+        while poll(&mut polled, PollTimeout::NONE) == Err(Errno::EINTR) {}
+    }
+}
+
 /// Ends the machine; does not return.
 ///
 /// # Errors
@@ -163,5 +176,38 @@ pub fn power_off() -> io::Result<()> {
     match reboot(RebootMode::RB_POWER_OFF) {
         Ok(never) => match never {},
         Err(error) => Err(error.into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        os::{fd::OwnedFd, unix::net::UnixStream},
+        sync::mpsc::{RecvTimeoutError, channel},
+        thread,
+        time::Duration,
+    };
+
+    use super::*;
+
+    #[test]
+    fn the_machine_does_not_end_before_its_last_event_is_taken() {
+        let (ours, port) = UnixStream::pair().expect("a pair of sockets");
+        let (done, ended) = channel();
+        let agent = thread::spawn(move || {
+            let mut events = Events(OwnedFd::from(port).into());
+            events.tell(&Event::Exited { code: 0 }).expect("tell");
+            drop(events);
+            done.send(()).expect("the test waits");
+        });
+        let early = ended.recv_timeout(Duration::from_millis(100));
+        assert_eq!(early, Err(RecvTimeoutError::Timeout), "it ended unheard");
+        let mut line = String::new();
+        let mut ours = BufReader::new(ours);
+        ours.read_line(&mut line).expect("read");
+        assert!(line.contains("exited"), "{line}");
+        drop(ours);
+        ended.recv_timeout(Duration::from_secs(10)).expect("it ends");
+        agent.join().expect("no panic");
     }
 }

@@ -9,6 +9,7 @@ mod clones;
 mod host;
 mod monitors;
 mod starts;
+mod still;
 
 use std::path::Path;
 

@@ -19,20 +19,33 @@ use nix::sys::{
 };
 use serde_json::{Map, Value, json};
 
-use super::{count, host::Host, line, monitors, monitors::Sum, record, warm_up, workload};
+use super::{
+    count,
+    host::Host,
+    line, monitors,
+    monitors::Sum,
+    record,
+    still::{Watch, places},
+    warm_up, workload,
+};
 use crate::fixture::Fixture;
 
 /// The most that one more clone may cost, bytes of PSS.
 const PSS_BAR_BYTES: f64 = (4 << 20) as f64;
 /// So many times memory is looked at while the clones are started.
 const SAMPLES: usize = 20;
-/// How long an answer may take.
-const ANSWER: Duration = Duration::from_secs(10);
+/// How long an answer may take: a hundred times as long as it does.
+const ANSWER: Duration = Duration::from_millis(100);
 
 /// So long they are watched while none of them is asked.
 const REST: Duration = Duration::from_secs(1);
+/// In so many parts: a guest that stands still is emulated at a hundredth of the speed.
+const REST_PARTS: u32 = 20;
+/// As many clones may stand still before the measurement is given up.
+const MOST_STILL: usize = 20;
 
-type Clone = Box<dyn Instance>;
+/// A running clone.
+pub type Clone = Box<dyn Instance>;
 
 /// Starts clones, each once the one before it answers, and asks all of them again at the end.
 pub fn concurrent(fixture: &Fixture) {
@@ -49,46 +62,30 @@ pub fn concurrent(fixture: &Fixture) {
     let template_ns = save(fixture, &mut backend, &workload);
     let saved = Host::read();
 
-    let (mut clones, mut ready_ns, mut failure) = (Vec::new(), Vec::new(), None);
-    let mut samples: Vec<(f64, Sum, Host)> = Vec::new();
-    for n in 1..=count {
-        match start(fixture, &mut backend, &workload, n) {
-            Ok((clone, ns)) => {
-                clones.push(clone);
-                ready_ns.push(ns);
-            }
-            Err(error) => {
-                failure = Some(format!("clone {n}: {error}"));
-                break;
-            }
-        }
-        println!("{n} clones answer, the last after {:.1} ms", ready_ns[n - 1] / 1e6);
-        if n <= 2 || n % count.div_ceil(SAMPLES) == 0 {
-            let sum = Sum::of(&clones);
-            samples.push((n as f64, sum, Host::read()));
-        }
-    }
-    let rest = cpu_share_at_rest(&clones);
-    let answers: Vec<_> = clones.iter_mut().map(|one| answer(one.as_mut(), &workload)).collect();
+    let mut crowd = Crowd::default();
+    let (rest, answers, failure) = match crowd.gather(fixture, &mut backend, &workload, count) {
+        Ok((rest, answers)) => (Some(rest), answers, None),
+        Err(why) => (None, Vec::new(), Some(why)),
+    };
     let answer_ns: Vec<f64> = answers.iter().filter_map(|one| one.clone().ok()).collect();
     let silent: Vec<String> = answers.into_iter().filter_map(Result::err).collect();
-    let answered = Sum::of(&clones);
-    let by_mapping = clones.last().map(|last| monitors::mappings(last.as_ref()));
-    let stops: Vec<_> = clones.iter_mut().map(|one| one.stop(workload.timeout.stop.0)).collect();
-    let stopped = stops.iter().filter(|one| one.is_ok()).count();
-    let stop_ns: Vec<f64> = clones.iter().filter_map(|one| stop_ns(one.as_ref())).collect();
-    drop(clones);
+    let answered = Sum::of(&crowd.clones);
+    let by_mapping = crowd.clones.last().map(|last| monitors::mappings(last.as_ref()));
+    let running = crowd.clones.len();
+    let replaced = crowd.still.len();
+    let stopping = crowd.stop(workload.timeout.stop.0);
+    let Crowd { ready_ns, samples, still, stop_ns, .. } = crowd;
     let fits = fits(&samples);
     record(
         "clones",
         &json!({ "workload": workload.name, "wanted": count, "failure": failure,
             "ready": ready_ns.len(), "answering_at_the_end": answer_ns.len(), "silent": silent,
-            "stopped": stopped, "template_ready_ns": template_ns,
+            "stopped": stop_ns.len(), "template_ready_ns": template_ns,
             "snapshot_bytes": allocated(&directory.path().join("memory")),
             "ready_ns": ready_ns, "ready_ns_median": median(&ready_ns),
             "answer_ns": answer_ns, "answer_ns_median": median(&answer_ns),
             "stop_ns_median": median(&stop_ns),
-            "cpu_share_of_a_clone_at_rest": rest, "for_one_more_clone": fits,
+            "stood_still": still, "stood_still_and_replaced": replaced, "cpu_share_of_a_clone_at_rest": rest, "for_one_more_clone": fits,
             "samples": samples.iter().map(sample).collect::<Vec<_>>(),
             "after_answering": figures(&answered.figures()),
             "host_before": before.json(), "host_saved": saved.json(),
@@ -96,7 +93,8 @@ pub fn concurrent(fixture: &Fixture) {
     );
     assert_eq!(failure, None);
     assert_eq!(silent, Vec::<String>::new(), "clones that no longer answer");
-    assert_eq!(stopped, count, "clones that could be stopped");
+    assert_eq!(stopping, Ok(()), "clones are stopped");
+    assert_eq!(stop_ns.len() + still.len() - replaced, running, "clones that could be stopped");
     let slope = fits["pss"]["slope"].as_f64().expect("three samples or more");
     assert!(slope <= PSS_BAR_BYTES, "one more clone costs {slope:.0} bytes of PSS");
 }
@@ -135,12 +133,136 @@ fn start(
     Ok((clone, ns as f64))
 }
 
-/// The share of a CPU that a clone uses which has nothing to do, over some time; the mean of all.
-fn cpu_share_at_rest(clones: &[Clone]) -> f64 {
-    let used_ns = || clones.iter().filter_map(|one| one.leaf().cpu_usage_ns()).sum::<u64>();
-    let (begin, used) = (monotonic_ns(), used_ns());
-    std::thread::sleep(REST);
-    (used_ns() - used) as f64 / (monotonic_ns() - begin) as f64 / clones.len() as f64
+/// Tells now and then how far it is: a minute may go by.
+fn tell_some(done: usize, what: &str) {
+    if done.is_multiple_of(5) {
+        println!("{done} clones {what}");
+    }
+}
+
+/// All clones that run, and what was measured of them so far.
+#[derive(Default)]
+struct Crowd {
+    clones: Vec<Clone>,
+    /// How long each took to answer, nanoseconds.
+    ready_ns: Vec<f64>,
+    samples: Vec<(f64, Sum, Host)>,
+    /// Those that stood still, for the record.
+    still: Vec<Value>,
+    /// How long each took to stop, nanoseconds.
+    stop_ns: Vec<f64>,
+    /// Number of starts, for names and addresses of their own.
+    starts: usize,
+}
+
+impl Crowd {
+    /// Has `count` clones answer, rest and answer once more; tells the share of a CPU that one at
+    /// rest uses, and how long each answer took.
+    fn gather(
+        &mut self,
+        fixture: &Fixture,
+        backend: &mut MicrovmBackend,
+        workload: &Workload,
+        count: usize,
+    ) -> Result<(f64, Vec<Result<f64, String>>), String> {
+        loop {
+            self.ready_ns.truncate(self.clones.len());
+            self.fill(fixture, backend, workload, count)?;
+            let Some(share) = self.rest()? else { continue };
+            let watch = Watch::of(&self.clones);
+            let mut answers = Vec::new();
+            for clone in &mut self.clones {
+                answers.push(answer(clone.as_mut(), workload));
+                tell_some(answers.len(), "were asked once more");
+            }
+            match watch.busy(&self.clones) {
+                Some(index) => self.give_up(index)?,
+                None => return Ok((share, answers)),
+            }
+        }
+    }
+
+    /// Starts clones until there are `count`, each once the one before it answers and rests.
+    fn fill(
+        &mut self,
+        fixture: &Fixture,
+        backend: &mut MicrovmBackend,
+        workload: &Workload,
+        count: usize,
+    ) -> Result<(), String> {
+        while self.clones.len() < count {
+            let watch = Watch::of(&self.clones);
+            self.starts += 1;
+            let (clone, ns) = start(fixture, backend, workload, self.starts)
+                .map_err(|error| format!("clone {}: {error}", self.clones.len() + 1))?;
+            self.clones.push(clone);
+            self.ready_ns.push(ns);
+            if let Some(index) = watch.busy(&self.clones) {
+                // The one that was started meanwhile had but a part of the CPU.
+                let meanwhile = self.clones.pop().expect("it was started");
+                self.give_up(index)?;
+                end(meanwhile)?;
+                self.ready_ns.truncate(self.clones.len());
+                continue;
+            }
+            let n = self.clones.len();
+            println!("{n} clones answer, the last after {:.1} ms", ns / 1e6);
+            let is_new = self.samples.last().is_none_or(|last| last.0 < n as f64);
+            if is_new && (n <= 2 || n.is_multiple_of(count.div_ceil(SAMPLES))) {
+                self.samples.push((n as f64, Sum::of(&self.clones), Host::read()));
+            }
+        }
+        Ok(())
+    }
+
+    /// The share of a CPU that a clone uses which has nothing to do, over some time; the mean of
+    /// all. None if one of them stood still, which is then gone.
+    fn rest(&mut self) -> Result<Option<f64>, String> {
+        let watch = Watch::of(&self.clones);
+        for part in 1..=REST_PARTS {
+            std::thread::sleep(REST / REST_PARTS);
+            println!("at rest for {part} of {REST_PARTS} parts");
+            if let Some(index) = watch.busy(&self.clones) {
+                self.give_up(index)?;
+                return Ok(None);
+            }
+        }
+        let shares = watch.shares(&self.clones);
+        Ok(Some(shares.iter().sum::<f64>() / shares.len() as f64))
+    }
+
+    /// Stops all, one after the other.
+    fn stop(&mut self, grace: Duration) -> Result<(), String> {
+        while let Some(mut clone) = self.clones.pop() {
+            let watch = Watch::of(&self.clones);
+            clone.stop(grace).map_err(|error| error.to_string())?;
+            self.stop_ns.extend(stop_ns(clone.as_ref()));
+            tell_some(self.stop_ns.len(), "are stopped");
+            if let Some(index) = watch.busy(&self.clones) {
+                self.give_up(index)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Ends one that stands still.
+    fn give_up(&mut self, index: usize) -> Result<(), String> {
+        let clone = self.clones.remove(index);
+        let rip =
+            places(clone.as_ref()).map_err(|error| format!("where it stands still: {error}"))?;
+        println!("one of {} clones stands still, at {rip:?}", self.clones.len() + 1);
+        self.still.push(json!({ "clones": self.clones.len() + 1, "rip": rip }));
+        end(clone)?;
+        match self.still.len() > MOST_STILL {
+            true => Err(format!("more than {MOST_STILL} clones stood still")),
+            false => Ok(()),
+        }
+    }
+}
+
+/// Ends a clone at once.
+fn end(mut clone: Clone) -> Result<(), String> {
+    clone.stop(Duration::ZERO).map_err(|error| error.to_string())
 }
 
 /// Asks once more; tells how long the answer took, nanoseconds.

@@ -25,10 +25,13 @@ pub struct Sum {
 }
 
 impl Sum {
-    /// Adds up all of them.
+    /// Adds up all of them; tells how far it is.
     pub fn of(instances: &[Box<dyn Instance>]) -> Self {
         let mut sum = Self::default();
-        for instance in instances {
+        for (read_before, instance) in instances.iter().enumerate() {
+            if read_before > 0 && read_before.is_multiple_of(20) {
+                println!("memory of {read_before} of {} monitors is read", instances.len());
+            }
             read(instance.as_ref(), "smaps_rollup").iter().for_each(|text| sum.add(text));
             let charge = instance.leaf().memory();
             let bytes = |figure: Option<u64>| figure.unwrap_or(0) as f64;
