@@ -60,6 +60,12 @@ pub enum Command {
         #[command(subcommand)]
         command: Lab,
     },
+    /// What keeps backends from running here, a line each: as an ordinary user would run them
+    #[command(hide = true)]
+    Obstacles {
+        /// Names of backends
+        backends: Vec<String>,
+    },
     /// The first process of the emulated host
     #[command(hide = true)]
     Agent,

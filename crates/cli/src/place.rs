@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use compare_cgroup::Finding;
 use compare_image::Purpose;
 use compare_microvm::KvmVerdict;
@@ -131,6 +131,40 @@ fn setup_findings() -> Vec<(Purpose, Finding)> {
         .collect()
 }
 
+/// Makes this process root of a user namespace, if it is an ordinary user's; how that went.
+pub fn enter_rootless() -> Option<Finding> {
+    if !compare_container::is_unprivileged() {
+        return None;
+    }
+    let name = "rootless";
+    let entered = compare_container::become_root_of_a_user_namespace();
+    Some(match entered {
+        Ok(ids) => {
+            let evidence = format!("root of a user namespace with {ids}");
+            Finding { name, ok: true, evidence, remedy: None }
+        }
+        Err(error) => {
+            let remedy = Some("have user namespaces allowed, or run as root".to_owned());
+            Finding { name, ok: false, evidence: error.to_string(), remedy }
+        }
+    })
+}
+
+/// As [`Abilities::obstacles`], once in a user namespace, which another process tries.
+fn obstacles_for_a_user(backends: &[String]) -> Result<Vec<String>> {
+    let tried = std::process::Command::new("/proc/self/exe")
+        .arg("obstacles")
+        .args(backends)
+        .output()
+        .context("cannot try a user namespace")?;
+    let lines: Vec<String> =
+        String::from_utf8_lossy(&tried.stdout).lines().map(str::to_owned).collect();
+    if tried.status.success() {
+        return Ok(lines);
+    }
+    Ok(vec![String::from_utf8_lossy(&tried.stderr).trim().to_owned()])
+}
+
 /// Where the backends run, and why.
 ///
 /// # Errors
@@ -148,7 +182,10 @@ pub fn choose(choice: HostChoice, backends: &[String]) -> Result<(HostKind, Stri
         }
         return Ok((HostKind::Lab, "as asked".to_owned()));
     }
-    let obstacles = abilities.obstacles(backends);
+    let obstacles = match compare_container::is_unprivileged() {
+        false => abilities.obstacles(backends),
+        true => obstacles_for_a_user(backends)?,
+    };
     if obstacles.is_empty() {
         let reason = if choice == HostChoice::Local { "as asked" } else { "it can run both" };
         let reason = if backends.len() == 1 && choice == HostChoice::Auto {

@@ -320,3 +320,91 @@ fn a_full_disk_is_told() {
     let left: Vec<&str> = run.stdout.lines().filter(|line| !line.contains("lock")).collect();
     assert!(left.is_empty(), "{left:?}");
 }
+
+/// An ordinary user runs containers where somebody gave control groups to that user, and is told what
+/// is missing where nobody did.
+#[test]
+fn an_ordinary_user_needs_control_groups_and_no_more() {
+    let Some(_turn) = can_run() else { return };
+    let directory = scratch();
+    let home = directory.path();
+    // Programs and cache, where that user can read and write them.
+    for name in ["compare", "compare-hello", "compare-init", "compare-vmm"] {
+        fs::copy(program().with_file_name(name), home.join(name)).unwrap();
+    }
+    let json = home.join("a.json");
+    let groups = Delegated::new();
+    let script = |joins: &str| {
+        let quoted = home.display();
+        format!(
+            "chown -R {NOBODY} '{quoted}' && chmod 755 '{quoted}' && {joins} exec setpriv --reuid {NOBODY} --regid \
+             {NOBODY} --clear-groups env HOME='{quoted}' TMPDIR='{quoted}' '{quoted}/compare' run -w hello --backend \
+             container --host local --trials 2 --export-json '{}'",
+            json.display()
+        )
+    };
+    let run = |joins: &str| Command::new("sh").args(["-c", &script(joins)]).output().unwrap();
+
+    let refused = run("");
+    let text = String::from_utf8_lossy(&refused.stderr);
+    assert!(matches!(refused.status.code(), Some(3 | 4)), "{text}");
+    assert!(text.contains("cgroup memory") && !text.contains("privileges"), "{text}");
+
+    let went = run(&groups.joins());
+    let text = String::from_utf8_lossy(&went.stderr);
+    assert_eq!(went.status.code(), Some(0), "{text}");
+    assert!(text.contains("rootless: root of a user namespace"), "{text}");
+    let record: serde_json::Value = serde_json::from_slice(&fs::read(&json).unwrap()).unwrap();
+    let confinement = &record["trials"][0]["confinement"];
+    assert_eq!(confinement["uid"], NOBODY, "who it is outside");
+    assert!(confinement["namespaces"].as_array().unwrap().contains(&"user".into()));
+    assert!(groups.are_empty(), "its groups are gone");
+}
+
+/// Has no range in subuid(5).
+const NOBODY: u32 = 65534;
+
+/// A control group in every hierarchy that NOBODY may make others below. Removed when dropped.
+struct Delegated(Vec<std::path::PathBuf>);
+
+impl Delegated {
+    fn new() -> Self {
+        let root = Path::new("/sys/fs/cgroup");
+        let name = format!("test-delegated-{}", std::process::id());
+        let bases = match root.join("cgroup.controllers").exists() {
+            true => vec![root.to_owned()],
+            false => ["memory", "cpu", "cpuacct", "pids"].map(|name| root.join(name)).into(),
+        };
+        let groups: Vec<_> = bases.into_iter().map(|base| base.join(&name)).collect();
+        for group in &groups {
+            let _ = fs::create_dir(group);
+            for path in
+                [group.clone(), group.join("cgroup.procs"), group.join("cgroup.subtree_control")]
+            {
+                let _ = std::os::unix::fs::chown(path, Some(NOBODY), Some(NOBODY));
+            }
+        }
+        Self(groups)
+    }
+
+    /// Has a shell join them.
+    fn joins(&self) -> String {
+        self.0
+            .iter()
+            .map(|group| format!("echo $$ > '{}/cgroup.procs' &&", group.display()))
+            .collect()
+    }
+
+    fn are_empty(&self) -> bool {
+        let is_group = |entry: fs::DirEntry| entry.file_type().is_ok_and(|kind| kind.is_dir());
+        self.0.iter().all(|group| !fs::read_dir(group).unwrap().flatten().any(is_group))
+    }
+}
+
+impl Drop for Delegated {
+    fn drop(&mut self) {
+        for group in &self.0 {
+            let _ = fs::remove_dir(group);
+        }
+    }
+}

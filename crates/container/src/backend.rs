@@ -22,7 +22,8 @@ use crate::{
     check, child,
     instance::{Container, Pipes},
     pool,
-    prepared::{Ends, Network, Prepared},
+    prepared::{Ends, Host, Network, Prepared},
+    rootless::Surroundings,
     seccomp::Filters,
     userns,
 };
@@ -42,10 +43,8 @@ const RECORDED_NAMESPACES: [&str; 7] = ["pid", "net", "mount", "uts", "ipc", "cg
 /// Starts containers. What is the same for all of them is found out once.
 #[derive(Debug)]
 pub struct ContainerBackend {
-    /// Signals this program ignores, bit 0 for signal 1: the workload must not inherit that.
-    ignored: u64,
+    host: Arc<Host>,
     kernel_release: Option<String>,
-    filters: Arc<Filters>,
     variant: ContainerVariant,
     /// Made before the clock started, for the next start.
     pooled: Option<Result<pool::Network, pool::Error>>,
@@ -84,9 +83,12 @@ impl ContainerBackend {
         let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
         let release = fs::read_to_string("/proc/sys/kernel/osrelease").ok();
         Self {
-            ignored: crate::instance::signal_set(&status, "SigIgn:").unwrap_or(0),
+            host: Arc::new(Host {
+                ignored: crate::instance::signal_set(&status, "SigIgn:").unwrap_or(0),
+                surroundings: Surroundings::look(),
+                filters: Filters::new(),
+            }),
             kernel_release: release.map(|release| release.trim().to_owned()),
-            filters: Arc::new(Filters::new()),
             variant,
             pooled: None,
             networks: 0,
@@ -128,6 +130,10 @@ impl ContainerBackend {
             .to(|| format!("create the cgroup of {}", request.name))?;
         let (pipes, ends) = channels().to(|| "create the pipes to the container".to_owned())?;
         let userns = self.variant == ContainerVariant::Userns;
+        if userns && self.host.surroundings.is_nested() {
+            let why = "only root can: a user's containers are in a user namespace anyway";
+            return Err(("give out ids".to_owned(), why.into()));
+        }
         let ids = if userns { userns::first_id(request.slot) } else { 0 };
         let (uid, gid) = (ids + request.image.uid, ids + request.image.gid);
         fchown(&ends.output, Some(uid.into()), Some(gid.into()))
@@ -144,8 +150,8 @@ impl ContainerBackend {
         if userns {
             flags |= libc::CLONE_NEWUSER as u64;
         }
-        let filters = Arc::clone(&self.filters);
-        let prepared = Prepared::new(request, &leaf, network, userns, self.ignored, filters, ends)
+        let host = Arc::clone(&self.host);
+        let prepared = Prepared::new(request, &leaf, network, userns, host, ends)
             .to(|| format!("prepare the start of {}", request.name))?;
 
         // SAFETY: `child::run` and all it calls neither allocate nor lock, and use only what
@@ -187,18 +193,20 @@ impl ContainerBackend {
     /// What the workload will run without, for the record.
     fn confinement(&self, request: &StartRequest<'_>, ids: u32) -> Confinement {
         let mut namespaces = RECORDED_NAMESPACES.map(str::to_owned).to_vec();
-        if self.variant == ContainerVariant::Userns {
+        let nested = self.host.surroundings.is_nested();
+        if nested || self.variant == ContainerVariant::Userns {
             namespaces.push("user".to_owned());
         }
         let image = request.image;
+        let (uid, gid) = self.host.surroundings.outside(ids + image.uid, ids + image.gid);
         Confinement {
             namespaces,
             empty_root: false,
-            uid: ids + image.uid,
-            gid: ids + image.gid,
+            uid,
+            gid,
             capabilities: if image.uid == 0 { DEFAULT_CAPABILITIES } else { 0 },
             no_new_privileges: true,
-            filters: vec![self.filters.size()],
+            filters: vec![self.host.filters.size()],
             lacks: Vec::new(),
         }
     }

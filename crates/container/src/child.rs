@@ -118,7 +118,7 @@ fn become_workload<'a>(p: &'a Prepared, told: &mut Told) -> Result<Infallible, F
     let dev = mounts::enter_root(p)?;
     mounts::mount_defaults(p, dev)?;
     mounts::mask()?;
-    mounts::mount_below_dev()?;
+    mounts::mount_below_dev(p)?;
 
     sys::sethostname(&p.hostname).at("sethostname")?;
     configure_network(p)?;
@@ -129,7 +129,7 @@ fn become_workload<'a>(p: &'a Prepared, told: &mut Told) -> Result<Infallible, F
         Err(error) => return Err(Failure::new("join a new session keyring", error)),
     }
     setsid().at("setsid")?;
-    reset_signals(p.ignored)?;
+    reset_signals(p.host.ignored)?;
     open_stdio(p)?;
     // Really closed, not only at execve: neither the working directory nor the program may be
     // reached through a descriptor of the host's (CVE-2024-21626).
@@ -141,7 +141,9 @@ fn become_workload<'a>(p: &'a Prepared, told: &mut Told) -> Result<Infallible, F
     // since a user other than root has none left to change; CAP_SETUID is in the set kept.
     capabilities::drop_bounding().at("drop the bounding capabilities")?;
     sys::clear_ambient().at("clear the ambient capabilities")?;
-    sys::setgroups(&p.groups).at("setgroups")?;
+    if !p.keep_groups {
+        sys::setgroups(&p.groups).at("setgroups")?;
+    }
     sys::setgid(p.gid).at("setgid")?;
     sys::keep_capabilities(compare_wire::DEFAULT_CAPABILITIES).at("capset")?;
     sys::setuid(p.uid).at("setuid")?;
@@ -149,7 +151,7 @@ fn become_workload<'a>(p: &'a Prepared, told: &mut Told) -> Result<Infallible, F
     // Changing the user has cleared it (prctl(2)).
     sys::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL as u64).at("set the parent death signal")?;
     let _ = umask(Mode::from_bits_truncate(0o022));
-    let listener = p.filters.install().at("install the system call filter")?;
+    let listener = p.host.filters.install().at("install the system call filter")?;
     if let Some(listener) = listener {
         // Open across execve as little as anything else here, and with this program by then.
         let listener = listener.into_raw_fd();

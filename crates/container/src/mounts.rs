@@ -51,7 +51,7 @@ pub(crate) fn enter_root(prepared: &Prepared) -> Result<Dev, Failure<'_>> {
     for name in [c"upper", c"work", c"dev"] {
         mkdir(name, mode).at("mkdir on the tmpfs for changes")?;
     }
-    if prepared.userns {
+    if prepared.bind_devices {
         bind_devices()?;
     }
     let dev =
@@ -68,7 +68,7 @@ pub(crate) fn enter_root(prepared: &Prepared) -> Result<Dev, Failure<'_>> {
     mount_proc_and_sys()?;
     umount2(c".", MntFlags::MNT_DETACH).at("detach the old root")?;
     chdir(c"/").at("chdir /")?;
-    Ok(Dev { mount: dev, has_nodes: prepared.userns })
+    Ok(Dev { mount: dev, has_nodes: prepared.bind_devices })
 }
 
 /// A directory of the tmpfs for changes, to be `/dev`: a file system of its own would cost five times
@@ -171,11 +171,10 @@ fn bind_devices() -> Result<(), Failure<'static>> {
 }
 
 /// What lies below `/dev`. Its last step: before it, [`EMPTY`] covers what is masked.
-pub(crate) fn mount_below_dev() -> Result<(), Failure<'static>> {
+pub(crate) fn mount_below_dev(prepared: &Prepared) -> Result<(), Failure<'static>> {
     let flags = MsFlags::MS_NOSUID | MsFlags::MS_NOEXEC;
-    let options = Some(c"newinstance,ptmxmode=0666,mode=0620,gid=5");
-    mount(Some(c"devpts"), c"/dev/pts", Some(c"devpts"), flags, options)
-        .at("mount devpts on /dev/pts")?;
+    let devpts = Some(c"devpts");
+    mount(devpts, c"/dev/pts", devpts, flags, Some(prepared.pts)).at("mount devpts on /dev/pts")?;
     let options = Some(c"mode=1777,size=65536k");
     mount(Some(c"shm"), c"/dev/shm", Some(c"tmpfs"), SAFE, options)
         .at("mount tmpfs on /dev/shm")?;

@@ -1,7 +1,7 @@
 //! Everything the child needs, made before it exists: it may not allocate.
 
 use std::{
-    ffi::{CString, NulError},
+    ffi::{CStr, CString, NulError},
     os::{fd::OwnedFd, unix::ffi::OsStrExt},
     sync::Arc,
 };
@@ -10,7 +10,10 @@ use compare_backend::StartRequest;
 use compare_cgroup::Leaf;
 use compare_net::Settings;
 
-use crate::seccomp::Filters;
+use crate::{rootless::Surroundings, seccomp::Filters};
+
+/// The group that terminals belong to, on every Linux.
+const TTY: u32 = 5;
 
 /// How the container's cgroup is mounted inside it.
 pub(crate) enum CgroupMounts {
@@ -18,6 +21,15 @@ pub(crate) enum CgroupMounts {
     V2,
     /// Directory and controllers of each.
     V1(Vec<(CString, CString)>),
+}
+
+/// What is the same for all containers of a run.
+#[derive(Debug)]
+pub(crate) struct Host {
+    /// Signals this program ignores, bit 0 for signal 1: the workload must not inherit that.
+    pub(crate) ignored: u64,
+    pub(crate) surroundings: Surroundings,
+    pub(crate) filters: Filters,
 }
 
 /// The container's network namespace.
@@ -49,6 +61,12 @@ pub(crate) struct Prepared {
     pub(crate) net: Network,
     /// In a user namespace, whose root the child is to become.
     pub(crate) userns: bool,
+    /// Device nodes are the host's, bound.
+    pub(crate) bind_devices: bool,
+    /// Options of devpts.
+    pub(crate) pts: &'static CStr,
+    /// Supplementary groups are as they are.
+    pub(crate) keep_groups: bool,
     pub(crate) program: CString,
     pub(crate) argv: Strings,
     pub(crate) envp: Strings,
@@ -58,9 +76,7 @@ pub(crate) struct Prepared {
     pub(crate) uid: u32,
     pub(crate) gid: u32,
     pub(crate) groups: Vec<u32>,
-    /// Signals this program ignores, bit 0 for signal 1.
-    pub(crate) ignored: u64,
-    pub(crate) filters: Arc<Filters>,
+    pub(crate) host: Arc<Host>,
     pub(crate) ends: Ends,
 }
 
@@ -70,8 +86,7 @@ impl Prepared {
         leaf: &Leaf,
         net: Network,
         userns: bool,
-        ignored: u64,
-        filters: Arc<Filters>,
+        host: Arc<Host>,
         ends: Ends,
     ) -> Result<Self, NulError> {
         let (workload, image) = (request.workload, request.image);
@@ -85,6 +100,13 @@ impl Prepared {
             cgroups: cgroup_mounts(leaf)?,
             net,
             userns,
+            bind_devices: userns || host.surroundings.is_nested(),
+            pts: if userns || host.surroundings.has_group(TTY) {
+                c"newinstance,ptmxmode=0666,mode=0620,gid=5"
+            } else {
+                c"newinstance,ptmxmode=0666,mode=0620"
+            },
+            keep_groups: host.surroundings.no_setgroups && image.groups.is_empty(),
             program: CString::new(program)?,
             argv: Strings::new(workload.command.iter().cloned())?,
             envp: Strings::new(env)?,
@@ -94,8 +116,7 @@ impl Prepared {
             uid: image.uid,
             gid: image.gid,
             groups: image.groups.clone(),
-            ignored,
-            filters,
+            host,
             ends,
         })
     }

@@ -157,9 +157,8 @@ pub(crate) fn receive_descriptor(socket: RawFd) -> Result<RawFd, Errno> {
     message.msg_control = control.as_mut_ptr().cast();
     message.msg_controllen = mem::size_of_val(&control);
     // SAFETY: the kernel writes to what `message` points to, all of it in this frame.
-    done(
-        unsafe { libc::recvmsg(socket, &raw mut message, libc::MSG_CMSG_CLOEXEC) } as libc::c_long
-    )?;
+    let got = unsafe { libc::recvmsg(socket, &raw mut message, libc::MSG_CMSG_CLOEXEC) };
+    done(got as libc::c_long)?;
     // SAFETY: the kernel has set the length of `control`, within which CMSG_FIRSTHDR stays.
     let header = unsafe { libc::CMSG_FIRSTHDR(&raw const message).as_ref() };
     match header {

@@ -11,7 +11,9 @@ use crate::{
 };
 
 pub fn run(json: bool) -> Result<Code> {
-    let abilities = Abilities::probe();
+    let rootless = place::enter_rootless();
+    let mut abilities = Abilities::probe();
+    abilities.container.splice(0..0, rootless);
     let both = abilities.obstacles(&["container".to_owned(), "microvm".to_owned()]).is_empty();
     let code = match (both, abilities.has_lab()) {
         (true, _) => Code::Success,
@@ -24,6 +26,18 @@ pub fn run(json: bool) -> Result<Code> {
         print_text(&abilities, code)?;
     }
     Ok(code)
+}
+
+/// `compare obstacles`: what [`place::choose`] asks for in a process of its own, since there is no way
+/// back from a user namespace.
+pub fn obstacles(backends: &[String]) -> Result<Code> {
+    let rootless = place::enter_rootless();
+    let mut abilities = Abilities::probe();
+    abilities.container.splice(0..0, rootless);
+    print(
+        &abilities.obstacles(backends).iter().map(|line| format!("{line}\n")).collect::<String>(),
+    )?;
+    Ok(Code::Success)
 }
 
 fn kvm_finding(abilities: &Abilities) -> Finding {

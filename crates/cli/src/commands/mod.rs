@@ -25,6 +25,7 @@ pub fn dispatch(args: Args) -> Result<Code> {
         Command::Run(run) => run::run(*run),
         Command::Workloads { command } => workloads::run(command),
         Command::Doctor { json } => doctor::run(json),
+        Command::Obstacles { backends } => doctor::obstacles(&backends),
         Command::Report(report) => report::run(report),
         Command::Schema => schema::run(),
         Command::Setup { workload } => setup::run(&workload),

@@ -30,6 +30,9 @@ pub fn run(arguments: Run) -> Result<Code> {
     if begin.elapsed().as_secs() >= 2 {
         eprintln!("set-up: {}", seconds(begin.elapsed()));
     }
+    if plan.host == HostKind::Local {
+        enter_rootless()?;
+    }
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -37,6 +40,17 @@ pub fn run(arguments: Run) -> Result<Code> {
     let record = runtime.block_on(perform(plan, &prepared))?;
     publish(&record, &arguments.exports)?;
     Ok(code_of(&record))
+}
+
+/// An ordinary user goes on as root of a user namespace. Only now: the set-up needs none, and there is
+/// no way back.
+fn enter_rootless() -> Result<()> {
+    match place::enter_rootless() {
+        Some(finding) if finding.ok => eprintln!("rootless: {}", finding.evidence),
+        Some(finding) => anyhow::bail!("rootless: {}", finding.evidence),
+        None => {}
+    }
+    Ok(())
 }
 
 /// Success is every planned trial of every side, each of them `ok`.
