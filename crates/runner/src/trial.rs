@@ -154,6 +154,7 @@ impl Fail for Trial {
 
     fn finish(&mut self, plan: &Plan, instance: &mut dyn Instance, cancel: &Cancel) {
         let grace = grace(plan, cancel);
+        let refused_forks = instance.leaf().pids_limit_hits().unwrap_or(0);
         if let Err(error) = instance.stop(grace) {
             self.fail(Outcome::Leaked, format!("could not be released: {error}"));
         } else if let Err(error) = instance.until_gone(GONE) {
@@ -168,6 +169,15 @@ impl Fail for Trial {
             self.events_ns.stop = None;
             self.detail
                 .get_or_insert_with(|| "it ignored its stop signal and was killed".to_owned());
+        }
+        if refused_forks > 0 {
+            let detail =
+                self.detail.take().map_or_else(String::new, |detail| format!("{detail}; "));
+            self.detail = Some(format!(
+                "{detail}its limit of {} processes and threads refused it another one, {refused_forks} \
+                 times (`pids`)",
+                plan.workload.pids
+            ));
         }
         self.exit = instance.exit().map(|(exit, _)| exit.clone());
         self.kernel_release = instance.kernel_release().map(str::to_owned);
@@ -241,6 +251,9 @@ fn words(exit: &Exit) -> String {
     let errno = |errno: i32| nix::errno::Errno::from_raw(errno).desc();
     match exit {
         Exit::Code { code } => format!("it exited with {code}"),
+        Exit::Signal { signal: nix::libc::SIGSYS } => {
+            "it was killed by SIGSYS: a system call of another architecture".to_owned()
+        }
         Exit::Signal { signal } => match nix::sys::signal::Signal::try_from(*signal) {
             Ok(signal) => format!("it was killed by {signal}"),
             Err(_) => format!("it was killed by signal {signal}"),
