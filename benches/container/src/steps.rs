@@ -64,6 +64,8 @@ pub fn measure(settings: &Settings) -> Result<(), Failure> {
     let tree = settings.tree.as_path();
     let hierarchy = Hierarchy::detect(Path::new("/sys/fs/cgroup"))?;
     let parent = Parent::create(&hierarchy)?;
+    let inside = settings.command.first().ok_or("--command names no program")?;
+    let program = tree.join(inside.trim_start_matches('/'));
     for run in 0..=settings.runs {
         let tell = |name: &str, ns: u64, release_ns: u64| {
             if run > 0 {
@@ -87,8 +89,8 @@ pub fn measure(settings: &Settings) -> Result<(), Failure> {
         tell("clone3 into it, exit, wait", clone_ns, 0);
         thread::sleep(settings.gap);
         let begin = Instant::now();
-        execute(&settings.tree.join("hello"))?;
-        tell("fork, execve of hello, wait", nanoseconds(begin), 0);
+        execute(&program)?;
+        tell("fork, execve of the program, wait", nanoseconds(begin), 0);
     }
     Ok(())
 }
