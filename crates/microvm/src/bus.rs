@@ -14,6 +14,7 @@ use crate::{
     identity::IdentityPort,
     layout,
     save::Saver,
+    trim::unmap_start_up_code,
     watch::Watch,
 };
 
@@ -98,6 +99,11 @@ impl Bus {
         match frame.kind {
             Kind::PowerOff => Some(Ending::PowerOff),
             Kind::Save => Some(Ending::Save),
+            // The start is over.
+            Kind::Exec => {
+                unmap_start_up_code();
+                None
+            }
             _ => None,
         }
     }

@@ -43,6 +43,7 @@ mod save;
 pub mod snapshot;
 mod spawn;
 mod state;
+mod trim;
 mod vcpu;
 mod vm;
 mod watch;
