@@ -253,3 +253,43 @@ fn restored_nginx_answers_beside_a_cold_one() {
     assert!(compared.iter().any(|one| one["other"] == "microvm restored"), "{compared:?}");
     assert!(run.stdout.contains("restores one made before the trials"), "{}", run.stdout);
 }
+
+/// The kinds of containers are columns of their own: one whose root is nobody outside, and one whose
+/// network was there before, which therefore starts sooner.
+#[test]
+fn kinds_of_containers_stand_beside_each_other() {
+    if !lab_is_here() {
+        return;
+    }
+    let directory = scratch();
+    let json = directory.path().join("a.json");
+    let kinds = ["container", "container:userns", "container:pooled"];
+    let run = run(&[
+        "run",
+        "-w",
+        "nginx",
+        "--host",
+        "lab",
+        "--backend",
+        &kinds.join(","),
+        "--trials",
+        "2",
+        "--export-json",
+        json.to_str().unwrap(),
+    ]);
+    run.expect(0);
+    let record = run.record();
+    let trials = record["trials"].as_array().unwrap();
+    let of =
+        |kind: &str| trials.iter().filter(|trial| trial["backend"] == kind).collect::<Vec<_>>();
+    for kind in kinds {
+        assert_eq!(of(kind).len(), 2, "{kind}");
+        for trial in of(kind) {
+            let uid = trial["confinement"]["uid"].as_u64().unwrap();
+            assert_eq!(uid != 0, kind == "container:userns", "{trial}");
+            assert!(trial["events_ns"]["gone"].as_u64() >= trial["events_ns"]["stopped"].as_u64());
+        }
+    }
+    let created = |kind: &str| of(kind)[1]["events_ns"]["created"].as_u64().unwrap();
+    assert!(created("container:pooled") < created("container"), "no network is made");
+}
