@@ -31,6 +31,7 @@ pub(crate) fn check() -> Vec<Finding> {
     );
     findings.push(finding("overlayfs", "an overlay on tmpfs mounts", OVERLAY_REMEDY, overlay));
     findings.push(finding("veth", "a pair between two namespaces can be made", VETH_REMEDY, veth));
+    findings.push(system_call_filter());
     findings.push(root());
     findings
 }
@@ -116,6 +117,18 @@ fn privileges() -> Finding {
     }
     let evidence = format!("missing CAP_{}", missing.join(", CAP_"));
     Finding { name, ok: false, evidence, remedy: Some("run as root".to_owned()) }
+}
+
+/// What the kernel can do about a system call that a filter does not let through (seccomp(2)).
+fn system_call_filter() -> Finding {
+    let path = "/proc/sys/kernel/seccomp/actions_avail";
+    let actions = fs::read_to_string(path).unwrap_or_default();
+    Finding {
+        name: "seccomp",
+        ok: actions.split_ascii_whitespace().any(|action| action == "user_notif"),
+        evidence: format!("{path}: {}", if actions.is_empty() { "none" } else { actions.trim() }),
+        remedy: Some("use Linux 5.0 or later with CONFIG_SECCOMP_FILTER".to_owned()),
+    }
 }
 
 /// pivot_root(2) cannot leave the initial ramfs.
