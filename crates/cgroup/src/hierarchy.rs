@@ -59,6 +59,8 @@ pub struct Hierarchy {
     root: PathBuf,
     pub(crate) proc: PathBuf,
     mode: CgroupMode,
+    /// The directory of this process's own v2 group, as far as the mount shows it.
+    own: Option<PathBuf>,
     pub(crate) bases: Vec<Base>,
     missing: Vec<(Controller, String)>,
 }
@@ -80,6 +82,7 @@ impl Hierarchy {
             root: root.to_owned(),
             proc: proc.to_owned(),
             mode: CgroupMode::None,
+            own: None,
             bases: Vec::new(),
             missing: Vec::new(),
         };
@@ -98,7 +101,9 @@ impl Hierarchy {
     }
 
     fn detect_v2(&mut self, own: &str) -> Result<(), CgroupError> {
-        let dir = writable(&self.root, own_group(own, ""));
+        let own = own_group(own, "");
+        let dir = writable(&self.root, own);
+        self.own = below(&self.root, own);
         let path = dir.join("cgroup.controllers");
         let offered = crate::files::read(&path)?;
         let mut base = Base { dir, controllers: vec![Controller::Cpuacct] };
@@ -136,6 +141,12 @@ impl Hierarchy {
                 None => self.bases.push(Base { dir, controllers: vec![controller] }),
             }
         }
+    }
+
+    /// Whether this process lives in the v2 group `dir`, and that is not the root of all, which alone
+    /// may hold processes and hand controllers down (`cgroup.type` exists in all others).
+    pub(crate) fn is_own(&self, dir: &Path) -> bool {
+        self.own.as_deref() == Some(dir) && dir.join("cgroup.type").exists()
     }
 
     /// How control groups are mounted.
@@ -188,7 +199,9 @@ impl Hierarchy {
                         ok: false,
                         evidence: format!("{dir}: {}", error.desc()),
                         remedy: Some(
-                            "run as root, or have the group delegated to this user".to_owned(),
+                            "run as root, or have a group delegated: `systemd-run --user --scope \
+                             -p Delegate=yes compare …`"
+                                .to_owned(),
                         ),
                     },
                 }
@@ -199,15 +212,20 @@ impl Hierarchy {
 
 /// `mount` where it can be written, the process's own group below it where not.
 fn writable(mount: &Path, own: &str) -> PathBuf {
-    let own = own.trim_start_matches('/');
-    if access(mount, AccessFlags::W_OK).is_ok()
-        || own.is_empty()
-        || own.split('/').any(|part| part == "..")
-    {
+    if access(mount, AccessFlags::W_OK).is_ok() {
         return mount.to_owned();
     }
-    let dir = mount.join(own);
-    if dir.is_dir() { dir } else { mount.to_owned() }
+    below(mount, own).filter(|dir| dir.is_dir()).unwrap_or_else(|| mount.to_owned())
+}
+
+/// The directory of a group that `/proc/self/cgroup` names; none where it lies outside the mount, as
+/// seen from a cgroup namespace.
+fn below(mount: &Path, group: &str) -> Option<PathBuf> {
+    let group = group.strip_prefix('/')?;
+    if group.is_empty() {
+        return Some(mount.to_owned());
+    }
+    (!group.split('/').any(|part| part == "..")).then(|| mount.join(group))
 }
 
 /// The process's own group in a hierarchy: the line of `/proc/self/cgroup` (cgroups(7)) whose list

@@ -5,6 +5,7 @@
 //! but [`spawn`] can be tried on a temporary directory.
 
 mod account;
+mod aside;
 mod error;
 mod files;
 mod finding;

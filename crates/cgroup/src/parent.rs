@@ -1,4 +1,4 @@
-//! The group of this process, below which every instance gets its leaf. Its name says who made it
+//! The group this process makes, below which every instance gets its leaf. Its name says who made it
 //! (see [`crate::Parent::reclaim`]); it holds no process itself, as v2 requires of a group that
 //! hands controllers down (cgroups(7), "no internal processes").
 
@@ -7,7 +7,9 @@ use std::{fs, io, path::Path};
 use compare_spec::CgroupMode;
 
 use crate::{
-    CgroupError, Controller, Hierarchy, Leaf, Limits, files,
+    CgroupError, Controller, Hierarchy, Leaf, Limits,
+    aside::{Aside, create_error, refused},
+    files,
     hierarchy::Base,
     leaf::{self, Group},
     owner::Owner,
@@ -19,6 +21,8 @@ pub struct Parent {
     mode: CgroupMode,
     groups: Vec<Base>,
     missing: Vec<(Controller, String)>,
+    /// Where this process itself went, if it had to make room. Comes back last.
+    _aside: Option<Aside>,
 }
 
 impl Parent {
@@ -26,8 +30,8 @@ impl Parent {
     /// an error only once a limit needs it; figures it would give are unavailable.
     ///
     /// # Errors
-    /// No control groups are mounted, the group cannot be made or exists already (one parent per
-    /// process), or controllers cannot be handed down to it.
+    /// No control groups are mounted, this user may make none, the group exists already (one parent per
+    /// process), or controllers cannot be handed down to it, since processes of others live above.
     pub fn create(hierarchy: &Hierarchy) -> Result<Self, CgroupError> {
         if hierarchy.bases.is_empty() {
             return Err(CgroupError::NotMounted { root: hierarchy.root().to_owned() });
@@ -36,7 +40,7 @@ impl Parent {
             .into_iter()
             .filter_map(|controller| Some((controller, hierarchy.missing(controller)?.to_owned())))
             .collect();
-        let mut parent = Self { mode: hierarchy.mode(), groups: Vec::new(), missing };
+        let mut parent = Self { mode: hierarchy.mode(), groups: Vec::new(), missing, _aside: None };
         let owner = Owner::this(&hierarchy.proc).ok_or_else(|| CgroupError::Read {
             path: hierarchy.proc.join("self/stat"),
             source: io::Error::from(io::ErrorKind::InvalidData),
@@ -44,10 +48,13 @@ impl Parent {
         for base in &hierarchy.bases {
             let dir = base.dir.join(owner.name());
             if hierarchy.mode() == CgroupMode::V2 {
+                if hierarchy.is_own(&base.dir) {
+                    let name = owner.own_name();
+                    parent._aside = Some(Aside::step(&base.dir, &name, &hierarchy.proc)?);
+                }
                 hand_down(&base.dir, &base.controllers)?;
             }
-            fs::create_dir(&dir)
-                .map_err(|source| CgroupError::Create { path: dir.clone(), source })?;
+            fs::create_dir(&dir).map_err(|source| create_error(&dir, source))?;
             parent.groups.push(Base { dir: dir.clone(), controllers: base.controllers.clone() });
             if hierarchy.mode() == CgroupMode::V2 {
                 hand_down(&dir, &base.controllers)?;
@@ -123,9 +130,10 @@ fn hand_down(dir: &Path, controllers: &[Controller]) -> Result<(), CgroupError> 
     }
     files::write(&path, &wanted.join(" ")).map_err(|error| match error {
         CgroupError::Write { source, .. } if source.raw_os_error() == Some(libc::EBUSY) => {
-            CgroupError::Occupied { path: dir.to_owned() }
+            let pids = files::pids(&dir.join("cgroup.procs")).unwrap_or_default();
+            CgroupError::Occupied { path: dir.to_owned(), pids }
         }
-        other => other,
+        other => refused(dir, other),
     })
 }
 
