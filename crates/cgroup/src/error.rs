@@ -24,6 +24,14 @@ pub enum CgroupError {
         /// Why, and what would help.
         reason: String,
     },
+    /// A limit that this cgroup version or this host cannot set.
+    #[error("{limit} cannot be set here: {reason}")]
+    Unsupported {
+        /// The limit, as the workload file calls it.
+        limit: &'static str,
+        /// Why, and what would help.
+        reason: String,
+    },
     /// A group could not be made.
     #[error("{path}: cannot create the cgroup", path = path.display())]
     Create {

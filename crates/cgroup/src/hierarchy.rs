@@ -23,11 +23,17 @@ pub enum Controller {
     Cpuacct,
     /// Number of processes.
     Pids,
+    /// Which CPUs.
+    Cpuset,
+    /// Standing still; on v2 part of every group.
+    Freezer,
 }
 
 impl Controller {
-    /// All of them.
+    /// Those of every leaf.
     pub const ALL: [Self; 4] = [Self::Memory, Self::Cpu, Self::Cpuacct, Self::Pids];
+    /// Those that a leaf gets if its limits need them.
+    pub(crate) const ON_REQUEST: [Self; 2] = [Self::Cpuset, Self::Freezer];
 
     /// The kernel's name of it.
     pub fn name(self) -> &'static str {
@@ -36,6 +42,8 @@ impl Controller {
             Self::Cpu => "cpu",
             Self::Cpuacct => "cpuacct",
             Self::Pids => "pids",
+            Self::Cpuset => "cpuset",
+            Self::Freezer => "freezer",
         }
     }
 }
@@ -62,6 +70,8 @@ pub struct Hierarchy {
     /// The directory of this process's own v2 group, as far as the mount shows it.
     own: Option<PathBuf>,
     pub(crate) bases: Vec<Base>,
+    /// What a leaf gets if its limits need it; on v2 in the same directory.
+    pub(crate) on_request: Vec<Base>,
     missing: Vec<(Controller, String)>,
 }
 
@@ -84,6 +94,7 @@ impl Hierarchy {
             mode: CgroupMode::None,
             own: None,
             bases: Vec::new(),
+            on_request: Vec::new(),
             missing: Vec::new(),
         };
         if root.join("cgroup.controllers").exists() {
@@ -106,9 +117,13 @@ impl Hierarchy {
         self.own = below(&self.root, own);
         let path = dir.join("cgroup.controllers");
         let offered = crate::files::read(&path)?;
-        let mut base = Base { dir, controllers: vec![Controller::Cpuacct] };
-        for controller in [Controller::Memory, Controller::Cpu, Controller::Pids] {
-            if offered.split_ascii_whitespace().any(|name| name == controller.name()) {
+        let mut base = Base { dir: dir.clone(), controllers: vec![Controller::Cpuacct] };
+        let wanted = [Controller::Memory, Controller::Cpu, Controller::Pids, Controller::Cpuset];
+        for controller in wanted {
+            let is_offered = offered.split_ascii_whitespace().any(|name| name == controller.name());
+            if is_offered && controller == Controller::Cpuset {
+                self.on_request.push(Base { dir: dir.clone(), controllers: vec![controller] });
+            } else if is_offered {
                 base.controllers.push(controller);
             } else {
                 self.missing.push((
@@ -126,7 +141,7 @@ impl Hierarchy {
     }
 
     fn detect_v1(&mut self, own: &str) {
-        for controller in Controller::ALL {
+        for controller in Controller::ALL.into_iter().chain(Controller::ON_REQUEST) {
             let mount = self.root.join(controller.name());
             // `cpu` and `cpuacct` are often two names of one mount.
             let Ok(mount) = mount.canonicalize() else {
@@ -138,6 +153,9 @@ impl Hierarchy {
             let dir = writable(&mount, own_group(own, controller.name()));
             match self.bases.iter_mut().find(|base| base.dir == dir) {
                 Some(base) => base.controllers.push(controller),
+                None if Controller::ON_REQUEST.contains(&controller) => {
+                    self.on_request.push(Base { dir, controllers: vec![controller] });
+                }
                 None => self.bases.push(Base { dir, controllers: vec![controller] }),
             }
         }
@@ -174,6 +192,8 @@ impl Hierarchy {
             Controller::Cpu => "cgroup cpu",
             Controller::Cpuacct => "cgroup cpuacct",
             Controller::Pids => "cgroup pids",
+            Controller::Cpuset => "cgroup cpuset",
+            Controller::Freezer => "cgroup freezer",
         };
         let wanted = Controller::ALL.into_iter();
         wanted

@@ -12,6 +12,7 @@ use crate::{
     files,
     hierarchy::Base,
     leaf::{self, Group},
+    limits::inherit_cpuset,
     owner::Owner,
 };
 
@@ -20,6 +21,8 @@ use crate::{
 pub struct Parent {
     mode: CgroupMode,
     groups: Vec<Base>,
+    /// Where a leaf goes besides if its limits need it; made by the first that does.
+    on_request: Vec<Base>,
     missing: Vec<(Controller, String)>,
     /// Where this process itself went, if it had to make room. Comes back last.
     _aside: Option<Aside>,
@@ -38,9 +41,16 @@ impl Parent {
         }
         let missing = Controller::ALL
             .into_iter()
+            .chain(Controller::ON_REQUEST)
             .filter_map(|controller| Some((controller, hierarchy.missing(controller)?.to_owned())))
             .collect();
-        let mut parent = Self { mode: hierarchy.mode(), groups: Vec::new(), missing, _aside: None };
+        let mut parent = Self {
+            mode: hierarchy.mode(),
+            groups: Vec::new(),
+            on_request: Vec::new(),
+            missing,
+            _aside: None,
+        };
         let owner = Owner::this(&hierarchy.proc).ok_or_else(|| CgroupError::Read {
             path: hierarchy.proc.join("self/stat"),
             source: io::Error::from(io::ErrorKind::InvalidData),
@@ -56,10 +66,13 @@ impl Parent {
             }
             fs::create_dir(&dir).map_err(|source| create_error(&dir, source))?;
             parent.groups.push(Base { dir: dir.clone(), controllers: base.controllers.clone() });
+            parent.furnish(&dir, &base.controllers)?;
             if hierarchy.mode() == CgroupMode::V2 {
                 hand_down(&dir, &base.controllers)?;
             }
         }
+        let below = |base: &Base| Base { dir: base.dir.join(owner.name()), ..base.clone() };
+        parent.on_request = hierarchy.on_request.iter().map(below).collect();
         Ok(parent)
     }
 
@@ -78,11 +91,51 @@ impl Parent {
             let dir = base.dir.join(name);
             fs::create_dir(&dir)
                 .map_err(|source| CgroupError::Create { path: dir.clone(), source })?;
-            leaf.groups.push(Group { dir, controllers: base.controllers.clone() });
+            leaf.groups.push(Group { dir: dir.clone(), controllers: base.controllers.clone() });
+            self.furnish(&dir, &base.controllers)?;
         }
         leaf.missing.clone_from(&self.missing);
+        for controller in limits.on_request(self.mode) {
+            let offered =
+                self.on_request.iter().find(|base| base.controllers.contains(&controller));
+            if let Some(base) = offered {
+                self.extend(&mut leaf, base)?;
+            }
+        }
         leaf.limit(limits)?;
         Ok(leaf)
+    }
+
+    /// Gives a leaf controllers that not every leaf has.
+    fn extend(&self, leaf: &mut Leaf, base: &Base) -> Result<(), CgroupError> {
+        if self.mode == CgroupMode::V2 {
+            for dir in [base.dir.parent().unwrap_or(&base.dir), &base.dir] {
+                hand_down(dir, &base.controllers)?;
+            }
+            // The one group it has on v2.
+            leaf.groups.iter_mut().for_each(|group| group.controllers.extend(&base.controllers));
+            return Ok(());
+        }
+        let dir = base.dir.join(leaf.name());
+        // Ours: another leaf before this one may have needed it.
+        match fs::create_dir(&base.dir) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+            made => {
+                made.map_err(|source| create_error(&base.dir, source))?;
+                self.furnish(&base.dir, &base.controllers)?;
+            }
+        }
+        fs::create_dir(&dir).map_err(|source| CgroupError::Create { path: dir.clone(), source })?;
+        leaf.groups.push(Group { dir: dir.clone(), controllers: base.controllers.clone() });
+        self.furnish(&dir, &base.controllers)
+    }
+
+    /// Puts into a new group what it needs before it takes processes.
+    fn furnish(&self, dir: &Path, controllers: &[Controller]) -> Result<(), CgroupError> {
+        if self.mode != CgroupMode::V2 && controllers.contains(&Controller::Cpuset) {
+            inherit_cpuset(dir)?;
+        }
+        Ok(())
     }
 
     /// The names of the leaves that exist below it: empty once every instance is gone.
@@ -107,7 +160,7 @@ impl Parent {
 
 impl Drop for Parent {
     fn drop(&mut self) {
-        for group in &self.groups {
+        for group in self.on_request.iter().chain(&self.groups) {
             let _ = leaf::remove_dir(&group.dir);
         }
     }
@@ -145,7 +198,12 @@ mod tests {
     use crate::fake::Fake;
 
     fn limits() -> Limits {
-        Limits { memory: Some(Bytes::mib(64)), cpus: Some(0.5), pids: Some(32) }
+        Limits {
+            memory: Some(Bytes::mib(64)),
+            cpus: Some(0.5),
+            pids: Some(32),
+            ..Limits::default()
+        }
     }
 
     #[test]

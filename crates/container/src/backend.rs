@@ -121,6 +121,7 @@ impl ContainerBackend {
             memory: Some(workload.memory),
             cpus: workload.cpus,
             pids: Some(workload.pids),
+            ..Limits::default()
         };
         let leaf = request
             .parent

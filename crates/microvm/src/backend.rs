@@ -122,6 +122,7 @@ impl MicrovmBackend {
             memory: Some(Bytes(workload.memory.0 + MONITOR_ALLOWANCE.0)),
             cpus: workload.cpus,
             pids: Some(workload.vcpus + MONITOR_THREADS),
+            ..Limits::default()
         };
         let leaf = request
             .parent
