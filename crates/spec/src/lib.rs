@@ -33,5 +33,6 @@ pub use root::RootDevice;
 pub use start::{Side, StartMode};
 pub use units::{Bytes, Span, UnitError};
 pub use workload::{
-    File, HttpReady, ImageSource, LogReady, Readiness, Signal, Timeouts, Workload, WorkloadError,
+    Ceiling, File, GroupLimits, HttpReady, ImageSource, LogReady, Readiness, Resource, Signal,
+    Timeouts, Unlimited, Workload, WorkloadError,
 };
