@@ -1,5 +1,6 @@
 //! A group that was handed to a user who is not root, as systemd does for `Delegate=yes`: this very
 //! test runs again in such a group as that user. Needs root, and cgroup v2.
+#![allow(clippy::unwrap_used, reason = "a test may")]
 #![allow(unsafe_code)] // clone_into, pre_exec
 
 use std::{

@@ -1,7 +1,14 @@
 //! A leaf of the host's real control groups, with processes in it. Needs root.
+#![allow(clippy::unwrap_used, reason = "a test may")]
 #![allow(unsafe_code)] // clone_into
 
-use std::{io::Read, os::fd::AsRawFd, path::Path, thread, time::Duration};
+use std::{
+    io::Read,
+    os::{fd::AsRawFd, unix::process::ExitStatusExt},
+    path::Path,
+    thread,
+    time::Duration,
+};
 
 use compare_cgroup::{
     Hierarchy, Limits, Parent,
@@ -60,6 +67,7 @@ fn processes_are_born_in_it_counted_killed_and_gone() {
     assert_eq!(child.wait().unwrap(), Ended::Code(42));
     drop(leaf);
     limits_and_freezer(&parent, &hierarchy);
+    reclaim_what_is_frozen(&hierarchy);
     let path = parent.path().to_owned();
     drop(parent);
     assert!(!path.exists());
@@ -111,4 +119,40 @@ fn limits_and_freezer(parent: &Parent, hierarchy: &Hierarchy) {
     let error = parent.create_leaf("far", &far).unwrap_err();
     assert!(error.to_string().contains("CPUs 0,8000 are asked for"), "{error}");
     assert!(parent.leaves().is_empty());
+}
+
+/// A run that was killed while one of its leaves was frozen.
+fn reclaim_what_is_frozen(hierarchy: &Hierarchy) {
+    // Above PID_MAX_LIMIT: nobody's.
+    let group = "compare-4194305-1/leaf";
+    let root = Path::new("/sys/fs/cgroup");
+    let (mounts, file, frozen) = match hierarchy.mode() {
+        CgroupMode::V2 => (vec![root.to_owned()], "cgroup.freeze", "1"),
+        _ => (vec![root.join("memory"), root.join("freezer")], "freezer.state", "FROZEN"),
+    };
+    let child = std::process::Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "waits_to_be_killed", "--nocapture"])
+        .env(WAITS, "1")
+        .stdin(std::process::Stdio::piped())
+        .spawn();
+    let mut child = child.unwrap();
+    for mount in &mounts {
+        std::fs::create_dir_all(mount.join(group)).unwrap();
+        std::fs::write(mount.join(group).join("cgroup.procs"), child.id().to_string()).unwrap();
+    }
+    std::fs::write(mounts[mounts.len() - 1].join(group).join(file), frozen).unwrap();
+    let lines = Parent::reclaim(hierarchy);
+    assert_eq!(child.wait().unwrap().signal(), Some(libc::SIGKILL), "{lines:?}");
+    assert!(!lines.iter().any(|line| line.contains("could not")), "{lines:?}");
+    assert!(mounts.iter().all(|mount| !mount.join("compare-4194305-1").exists()), "{lines:?}");
+}
+
+/// Tells the test below that it is the process to be killed.
+const WAITS: &str = "COMPARE_WAITS";
+
+#[test]
+fn waits_to_be_killed() {
+    if std::env::var_os(WAITS).is_some() {
+        std::io::stdin().lines().for_each(drop);
+    }
 }
