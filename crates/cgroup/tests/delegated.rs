@@ -80,7 +80,8 @@ fn a_user_measures_in_a_group_that_was_delegated() {
         return;
     }
     let have = fs::read_to_string(Path::new(ROOT).join("cgroup.subtree_control")).unwrap();
-    fs::write(Path::new(ROOT).join("cgroup.subtree_control"), "+memory +cpu +pids").unwrap();
+    fs::write(Path::new(ROOT).join("cgroup.subtree_control"), "+memory +cpu +pids +cpuset")
+        .unwrap();
     assert!(have.is_empty() || have.contains("memory"), "{have}");
 
     let group = Group::make("ours");
@@ -101,6 +102,7 @@ fn a_user_measures_in_a_group_that_was_delegated() {
         .args(["--exact", "inside", "--nocapture"])
         .env(INSIDE, "waits")
         .stdin(std::process::Stdio::piped())
+        .stdout(std::process::Stdio::null())
         .spawn()
         .unwrap();
     fs::write(group.0.join("cgroup.procs"), other.id().to_string()).unwrap();
@@ -143,6 +145,7 @@ fn inside() {
         memory: Some(Bytes::mib(16)),
         cpus: Some(0.5),
         pids: Some(4),
+        cpuset: Some("0".parse().unwrap()),
         ..Limits::default()
     };
     let leaf = parent.create_leaf("leaf", &limits).unwrap();
@@ -150,6 +153,8 @@ fn inside() {
     let child = unsafe { clone_into(&leaf, 0, || 42) }.unwrap();
     assert_eq!(child.wait().unwrap(), Ended::Code(42));
     assert!(leaf.memory().peak.is_some());
+    leaf.freeze().unwrap();
+    leaf.thaw().unwrap();
     drop((leaf, parent));
     assert_eq!(own(), before);
 }

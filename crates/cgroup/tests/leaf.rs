@@ -134,6 +134,7 @@ fn reclaim_what_is_frozen(hierarchy: &Hierarchy) {
         .args(["--exact", "waits_to_be_killed", "--nocapture"])
         .env(WAITS, "1")
         .stdin(std::process::Stdio::piped())
+        .stdout(std::process::Stdio::null())
         .spawn();
     let mut child = child.unwrap();
     for mount in &mounts {
