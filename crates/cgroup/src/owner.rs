@@ -70,8 +70,8 @@ fn stat(proc: &Path, pid: u32) -> Option<String> {
 /// Whether a process is `ancestor` or was started by it or by what it started (field 4, the parent).
 pub(crate) fn descends(proc: &Path, pid: i32, ancestor: i32) -> bool {
     let mut pid = pid;
-    // Ids above the highest there can be (PID_MAX_LIMIT, 2^22) are no processes; a chain that were
-    // longer than that is none.
+    // Its line of descent is shorter than there are processes (PID_MAX_LIMIT); ids that are reused while
+    // it is read could make it a circle.
     for _ in 0..1 << 22 {
         if pid == ancestor {
             return true;
