@@ -223,6 +223,8 @@ fn config_archive(part: &str) -> io::Result<OwnedFd> {
         gid: 0,
         groups: Vec::new(),
         net: None,
+        settings: Vec::new(),
+        rlimits: Vec::new(),
     };
     let mut archive = Vec::new();
     cpio::append_file(&mut archive, GuestConfig::PATH, 0o400, &config.encode());

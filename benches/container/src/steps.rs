@@ -186,7 +186,12 @@ fn veth(_: &Path) -> Result<(), Failure> {
 
 /// Nanoseconds to make a leaf, to start a process in it and see its end, to remove it.
 fn cgroup(parent: &Parent) -> Result<(u64, u64, u64), Failure> {
-    let limits = Limits { memory: Some(Bytes::mib(64)), cpus: Some(1.0), pids: Some(64) };
+    let limits = Limits {
+        memory: Some(Bytes::mib(64)),
+        cpus: Some(1.0),
+        pids: Some(64),
+        ..Limits::default()
+    };
     let begin = Instant::now();
     let mut leaf = parent.create_leaf("floor", &limits)?;
     let leaf_ns = nanoseconds(begin);

@@ -24,6 +24,14 @@ pub enum CgroupError {
         /// Why, and what would help.
         reason: String,
     },
+    /// A limit that this cgroup version or this host cannot set.
+    #[error("{limit} cannot be set here: {reason}")]
+    Unsupported {
+        /// The limit, as the workload file calls it.
+        limit: &'static str,
+        /// Why, and what would help.
+        reason: String,
+    },
     /// A group could not be made.
     #[error("{path}: cannot create the cgroup", path = path.display())]
     Create {
@@ -35,13 +43,28 @@ pub enum CgroupError {
     /// The group has processes of its own, so controllers cannot be handed to groups below
     /// (cgroups(7), "no internal processes").
     #[error(
-        "{path}: processes live in this group itself, so its controllers cannot be handed down: \
-         start this program from a group below it, such as by `systemd-run --scope`",
+        "{path}: other processes ({pids:?}) live in this group itself, so its controllers cannot be \
+         handed down: start this program alone in a group, such as by \
+         `systemd-run --user --scope -p Delegate=yes compare …`",
         path = path.display()
     )]
     Occupied {
         /// The group.
         path: PathBuf,
+        /// The processes in it.
+        pids: Vec<i32>,
+    },
+    /// The group belongs to somebody else (cgroups(7), "Delegation").
+    #[error(
+        "{path}: this user may not make groups here: run as root, or have a group delegated, such as \
+         by `systemd-run --user --scope -p Delegate=yes compare …`",
+        path = path.display()
+    )]
+    NotDelegated {
+        /// The group.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
     },
     /// A file of a group could not be read.
     #[error("{path}: cannot be read", path = path.display())]

@@ -23,11 +23,17 @@ pub enum Controller {
     Cpuacct,
     /// Number of processes.
     Pids,
+    /// Which CPUs.
+    Cpuset,
+    /// Standing still; on v2 part of every group.
+    Freezer,
 }
 
 impl Controller {
-    /// All of them.
+    /// Those of every leaf.
     pub const ALL: [Self; 4] = [Self::Memory, Self::Cpu, Self::Cpuacct, Self::Pids];
+    /// Those that a leaf gets if its limits need them.
+    pub(crate) const ON_REQUEST: [Self; 2] = [Self::Cpuset, Self::Freezer];
 
     /// The kernel's name of it.
     pub fn name(self) -> &'static str {
@@ -36,6 +42,8 @@ impl Controller {
             Self::Cpu => "cpu",
             Self::Cpuacct => "cpuacct",
             Self::Pids => "pids",
+            Self::Cpuset => "cpuset",
+            Self::Freezer => "freezer",
         }
     }
 }
@@ -59,7 +67,11 @@ pub struct Hierarchy {
     root: PathBuf,
     pub(crate) proc: PathBuf,
     mode: CgroupMode,
+    /// The directory of this process's own v2 group, as far as the mount shows it.
+    own: Option<PathBuf>,
     pub(crate) bases: Vec<Base>,
+    /// What a leaf gets if its limits need it; on v2 in the same directory.
+    pub(crate) on_request: Vec<Base>,
     missing: Vec<(Controller, String)>,
 }
 
@@ -80,7 +92,9 @@ impl Hierarchy {
             root: root.to_owned(),
             proc: proc.to_owned(),
             mode: CgroupMode::None,
+            own: None,
             bases: Vec::new(),
+            on_request: Vec::new(),
             missing: Vec::new(),
         };
         if root.join("cgroup.controllers").exists() {
@@ -98,12 +112,18 @@ impl Hierarchy {
     }
 
     fn detect_v2(&mut self, own: &str) -> Result<(), CgroupError> {
-        let dir = writable(&self.root, own_group(own, ""));
+        let own = own_group(own, "");
+        let dir = writable(&self.root, own);
+        self.own = below(&self.root, own);
         let path = dir.join("cgroup.controllers");
         let offered = crate::files::read(&path)?;
-        let mut base = Base { dir, controllers: vec![Controller::Cpuacct] };
-        for controller in [Controller::Memory, Controller::Cpu, Controller::Pids] {
-            if offered.split_ascii_whitespace().any(|name| name == controller.name()) {
+        let mut base = Base { dir: dir.clone(), controllers: vec![Controller::Cpuacct] };
+        let wanted = [Controller::Memory, Controller::Cpu, Controller::Pids, Controller::Cpuset];
+        for controller in wanted {
+            let is_offered = offered.split_ascii_whitespace().any(|name| name == controller.name());
+            if is_offered && controller == Controller::Cpuset {
+                self.on_request.push(Base { dir: dir.clone(), controllers: vec![controller] });
+            } else if is_offered {
                 base.controllers.push(controller);
             } else {
                 self.missing.push((
@@ -121,7 +141,7 @@ impl Hierarchy {
     }
 
     fn detect_v1(&mut self, own: &str) {
-        for controller in Controller::ALL {
+        for controller in Controller::ALL.into_iter().chain(Controller::ON_REQUEST) {
             let mount = self.root.join(controller.name());
             // `cpu` and `cpuacct` are often two names of one mount.
             let Ok(mount) = mount.canonicalize() else {
@@ -133,9 +153,18 @@ impl Hierarchy {
             let dir = writable(&mount, own_group(own, controller.name()));
             match self.bases.iter_mut().find(|base| base.dir == dir) {
                 Some(base) => base.controllers.push(controller),
+                None if Controller::ON_REQUEST.contains(&controller) => {
+                    self.on_request.push(Base { dir, controllers: vec![controller] });
+                }
                 None => self.bases.push(Base { dir, controllers: vec![controller] }),
             }
         }
+    }
+
+    /// Whether this process lives in the v2 group `dir`, and that is not the root of all, which alone
+    /// may hold processes and hand controllers down (`cgroup.type` exists in all others).
+    pub(crate) fn is_own(&self, dir: &Path) -> bool {
+        self.own.as_deref() == Some(dir) && dir.join("cgroup.type").exists()
     }
 
     /// How control groups are mounted.
@@ -163,6 +192,8 @@ impl Hierarchy {
             Controller::Cpu => "cgroup cpu",
             Controller::Cpuacct => "cgroup cpuacct",
             Controller::Pids => "cgroup pids",
+            Controller::Cpuset => "cgroup cpuset",
+            Controller::Freezer => "cgroup freezer",
         };
         let wanted = Controller::ALL.into_iter();
         wanted
@@ -188,7 +219,9 @@ impl Hierarchy {
                         ok: false,
                         evidence: format!("{dir}: {}", error.desc()),
                         remedy: Some(
-                            "run as root, or have the group delegated to this user".to_owned(),
+                            "run as root, or have a group delegated: `systemd-run --user --scope \
+                             -p Delegate=yes compare …`"
+                                .to_owned(),
                         ),
                     },
                 }
@@ -199,15 +232,20 @@ impl Hierarchy {
 
 /// `mount` where it can be written, the process's own group below it where not.
 fn writable(mount: &Path, own: &str) -> PathBuf {
-    let own = own.trim_start_matches('/');
-    if access(mount, AccessFlags::W_OK).is_ok()
-        || own.is_empty()
-        || own.split('/').any(|part| part == "..")
-    {
+    if access(mount, AccessFlags::W_OK).is_ok() {
         return mount.to_owned();
     }
-    let dir = mount.join(own);
-    if dir.is_dir() { dir } else { mount.to_owned() }
+    below(mount, own).filter(|dir| dir.is_dir()).unwrap_or_else(|| mount.to_owned())
+}
+
+/// The directory of a group that `/proc/self/cgroup` names; none where it lies outside the mount, as
+/// seen from a cgroup namespace.
+fn below(mount: &Path, group: &str) -> Option<PathBuf> {
+    let group = group.strip_prefix('/')?;
+    if group.is_empty() {
+        return Some(mount.to_owned());
+    }
+    (!group.split('/').any(|part| part == "..")).then(|| mount.join(group))
 }
 
 /// The process's own group in a hierarchy: the line of `/proc/self/cgroup` (cgroups(7)) whose list

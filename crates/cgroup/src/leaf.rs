@@ -1,4 +1,4 @@
-//! One instance's own group: its limits, the processes in it, and its end.
+//! One instance's own group: the processes in it, and its end.
 
 use std::{
     fs::{self, File},
@@ -12,7 +12,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use compare_spec::{Bytes, CgroupMode};
+use compare_spec::CgroupMode;
 use nix::{
     errno::Errno,
     poll::{PollFd, PollFlags, PollTimeout, poll},
@@ -20,21 +20,8 @@ use nix::{
     unistd::Pid,
 };
 
-use crate::{CgroupError, Controller, files};
+use crate::{CgroupError, Controller, files, freezer::thaw_killed};
 
-/// What an instance may use. `None` is no limit.
-#[derive(Debug, Clone, Default, PartialEq)]
-pub struct Limits {
-    /// Memory, with no swap beyond it.
-    pub memory: Option<Bytes>,
-    /// CPU time per unit of wall time.
-    pub cpus: Option<f64>,
-    /// Processes and threads at a time.
-    pub pids: Option<u32>,
-}
-
-/// Period of the CPU quota, microseconds: the kernel's default (sched-bwc.rst).
-const CPU_PERIOD_US: u64 = 100_000;
 /// How long a group is waited for that ought to be empty. An exiting process leaves its group
 /// within microseconds of its parent seeing it end, unless it has much memory to give back.
 const EMPTY_DEADLINE: Duration = Duration::from_secs(5);
@@ -85,7 +72,7 @@ impl Leaf {
         Some(&group.dir)
     }
 
-    fn need(&self, controller: Controller) -> Result<&Path, CgroupError> {
+    pub(crate) fn need(&self, controller: Controller) -> Result<&Path, CgroupError> {
         self.dir(controller).ok_or_else(|| CgroupError::Missing {
             controller,
             reason: self.why_missing(controller).to_owned(),
@@ -95,40 +82,6 @@ impl Leaf {
     pub(crate) fn why_missing(&self, controller: Controller) -> &str {
         let missing = self.missing.iter().find(|(missing, _)| *missing == controller);
         missing.map_or("it is not mounted", |(_, reason)| reason)
-    }
-
-    /// Sets the limits (cgroup-v2.rst; cgroup-v1/memory.rst, sched-bwc.rst, pids.rst).
-    pub(crate) fn limit(&self, limits: &Limits) -> Result<(), CgroupError> {
-        let v2 = self.mode == CgroupMode::V2;
-        if let Some(Bytes(bytes)) = limits.memory {
-            let dir = self.need(Controller::Memory)?;
-            let bytes = bytes.to_string();
-            if v2 {
-                files::write(&dir.join("memory.max"), &bytes)?;
-                // Half-killed instances tell nothing: all of it goes, or nothing.
-                optional(files::write(&dir.join("memory.oom.group"), "1"))?;
-                optional(files::write(&dir.join("memory.swap.max"), "0"))?;
-            } else {
-                files::write(&dir.join("memory.limit_in_bytes"), &bytes)?;
-                // Memory and swap together, which may not be below memory alone: hence second.
-                optional(files::write(&dir.join("memory.memsw.limit_in_bytes"), &bytes))?;
-            }
-        }
-        if let Some(cpus) = limits.cpus {
-            let dir = self.need(Controller::Cpu)?;
-            // The kernel refuses quotas below 1 ms.
-            let quota = ((cpus * CPU_PERIOD_US as f64).round() as u64).max(1000);
-            if v2 {
-                files::write(&dir.join("cpu.max"), &format!("{quota} {CPU_PERIOD_US}"))?;
-            } else {
-                // A new group's period is the default already.
-                files::write(&dir.join("cpu.cfs_quota_us"), &quota.to_string())?;
-            }
-        }
-        if let Some(pids) = limits.pids {
-            files::write(&self.need(Controller::Pids)?.join("pids.max"), &pids.to_string())?;
-        }
-        Ok(())
     }
 
     /// The directory, for `CLONE_INTO_CGROUP`; none on v1, where a process joins by itself.
@@ -210,16 +163,6 @@ impl Drop for Leaf {
     }
 }
 
-/// A file that older kernels lack.
-fn optional(result: Result<(), CgroupError>) -> Result<(), CgroupError> {
-    match result {
-        Err(CgroupError::Write { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
-            Ok(())
-        }
-        other => other,
-    }
-}
-
 /// Kills every process of one group, as [`Leaf::kill`].
 pub(crate) fn kill_all(dir: &Path) -> io::Result<()> {
     let put = |name: &str, byte: &[u8]| {
@@ -237,6 +180,7 @@ pub(crate) fn kill_all(dir: &Path) -> io::Result<()> {
         let pids = files::pids(&procs)?;
         let fresh: Vec<i32> = pids.iter().copied().filter(|pid| !before.contains(pid)).collect();
         if fresh.is_empty() {
+            thaw_killed(dir);
             return Ok(());
         }
         for &pid in &fresh {

@@ -5,11 +5,14 @@
 //! but [`spawn`] can be tried on a temporary directory.
 
 mod account;
+mod aside;
 mod error;
 mod files;
 mod finding;
+mod freezer;
 mod hierarchy;
 mod leaf;
+mod limits;
 mod owner;
 mod parent;
 mod reclaim;
@@ -19,7 +22,8 @@ pub use account::MemoryCharge;
 pub use error::CgroupError;
 pub use finding::Finding;
 pub use hierarchy::{Controller, Hierarchy};
-pub use leaf::{Leaf, Limits};
+pub use leaf::Leaf;
+pub use limits::Limits;
 pub use parent::Parent;
 
 #[cfg(test)]

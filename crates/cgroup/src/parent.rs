@@ -1,4 +1,4 @@
-//! The group of this process, below which every instance gets its leaf. Its name says who made it
+//! The group this process makes, below which every instance gets its leaf. Its name says who made it
 //! (see [`crate::Parent::reclaim`]); it holds no process itself, as v2 requires of a group that
 //! hands controllers down (cgroups(7), "no internal processes").
 
@@ -7,9 +7,12 @@ use std::{fs, io, path::Path};
 use compare_spec::CgroupMode;
 
 use crate::{
-    CgroupError, Controller, Hierarchy, Leaf, Limits, files,
+    CgroupError, Controller, Hierarchy, Leaf, Limits,
+    aside::{Aside, create_error, refused},
+    files,
     hierarchy::Base,
     leaf::{self, Group},
+    limits::inherit_cpuset,
     owner::Owner,
 };
 
@@ -18,7 +21,11 @@ use crate::{
 pub struct Parent {
     mode: CgroupMode,
     groups: Vec<Base>,
+    /// Where a leaf goes besides if its limits need it; made by the first that does.
+    on_request: Vec<Base>,
     missing: Vec<(Controller, String)>,
+    /// Where this process itself went, if it had to make room. Comes back last.
+    _aside: Option<Aside>,
 }
 
 impl Parent {
@@ -26,17 +33,24 @@ impl Parent {
     /// an error only once a limit needs it; figures it would give are unavailable.
     ///
     /// # Errors
-    /// No control groups are mounted, the group cannot be made or exists already (one parent per
-    /// process), or controllers cannot be handed down to it.
+    /// No control groups are mounted, this user may make none, the group exists already (one parent per
+    /// process), or controllers cannot be handed down to it, since processes of others live above.
     pub fn create(hierarchy: &Hierarchy) -> Result<Self, CgroupError> {
         if hierarchy.bases.is_empty() {
             return Err(CgroupError::NotMounted { root: hierarchy.root().to_owned() });
         }
         let missing = Controller::ALL
             .into_iter()
+            .chain(Controller::ON_REQUEST)
             .filter_map(|controller| Some((controller, hierarchy.missing(controller)?.to_owned())))
             .collect();
-        let mut parent = Self { mode: hierarchy.mode(), groups: Vec::new(), missing };
+        let mut parent = Self {
+            mode: hierarchy.mode(),
+            groups: Vec::new(),
+            on_request: Vec::new(),
+            missing,
+            _aside: None,
+        };
         let owner = Owner::this(&hierarchy.proc).ok_or_else(|| CgroupError::Read {
             path: hierarchy.proc.join("self/stat"),
             source: io::Error::from(io::ErrorKind::InvalidData),
@@ -44,15 +58,21 @@ impl Parent {
         for base in &hierarchy.bases {
             let dir = base.dir.join(owner.name());
             if hierarchy.mode() == CgroupMode::V2 {
+                if hierarchy.is_own(&base.dir) {
+                    let name = owner.own_name();
+                    parent._aside = Some(Aside::step(&base.dir, &name, &hierarchy.proc)?);
+                }
                 hand_down(&base.dir, &base.controllers)?;
             }
-            fs::create_dir(&dir)
-                .map_err(|source| CgroupError::Create { path: dir.clone(), source })?;
+            fs::create_dir(&dir).map_err(|source| create_error(&dir, source))?;
             parent.groups.push(Base { dir: dir.clone(), controllers: base.controllers.clone() });
+            parent.furnish(&dir, &base.controllers)?;
             if hierarchy.mode() == CgroupMode::V2 {
                 hand_down(&dir, &base.controllers)?;
             }
         }
+        let below = |base: &Base| Base { dir: base.dir.join(owner.name()), ..base.clone() };
+        parent.on_request = hierarchy.on_request.iter().map(below).collect();
         Ok(parent)
     }
 
@@ -71,11 +91,51 @@ impl Parent {
             let dir = base.dir.join(name);
             fs::create_dir(&dir)
                 .map_err(|source| CgroupError::Create { path: dir.clone(), source })?;
-            leaf.groups.push(Group { dir, controllers: base.controllers.clone() });
+            leaf.groups.push(Group { dir: dir.clone(), controllers: base.controllers.clone() });
+            self.furnish(&dir, &base.controllers)?;
         }
         leaf.missing.clone_from(&self.missing);
+        for controller in limits.on_request(self.mode) {
+            let offered =
+                self.on_request.iter().find(|base| base.controllers.contains(&controller));
+            if let Some(base) = offered {
+                self.extend(&mut leaf, base)?;
+            }
+        }
         leaf.limit(limits)?;
         Ok(leaf)
+    }
+
+    /// Gives a leaf controllers that not every leaf has.
+    fn extend(&self, leaf: &mut Leaf, base: &Base) -> Result<(), CgroupError> {
+        if self.mode == CgroupMode::V2 {
+            for dir in [base.dir.parent().unwrap_or(&base.dir), &base.dir] {
+                hand_down(dir, &base.controllers)?;
+            }
+            // The one group it has on v2.
+            leaf.groups.iter_mut().for_each(|group| group.controllers.extend(&base.controllers));
+            return Ok(());
+        }
+        let dir = base.dir.join(leaf.name());
+        // Ours: another leaf before this one may have needed it.
+        match fs::create_dir(&base.dir) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+            made => {
+                made.map_err(|source| create_error(&base.dir, source))?;
+                self.furnish(&base.dir, &base.controllers)?;
+            }
+        }
+        fs::create_dir(&dir).map_err(|source| CgroupError::Create { path: dir.clone(), source })?;
+        leaf.groups.push(Group { dir: dir.clone(), controllers: base.controllers.clone() });
+        self.furnish(&dir, &base.controllers)
+    }
+
+    /// Puts into a new group what it needs before it takes processes.
+    fn furnish(&self, dir: &Path, controllers: &[Controller]) -> Result<(), CgroupError> {
+        if self.mode != CgroupMode::V2 && controllers.contains(&Controller::Cpuset) {
+            inherit_cpuset(dir)?;
+        }
+        Ok(())
     }
 
     /// The names of the leaves that exist below it: empty once every instance is gone.
@@ -100,7 +160,7 @@ impl Parent {
 
 impl Drop for Parent {
     fn drop(&mut self) {
-        for group in &self.groups {
+        for group in self.on_request.iter().chain(&self.groups) {
             let _ = leaf::remove_dir(&group.dir);
         }
     }
@@ -123,9 +183,10 @@ fn hand_down(dir: &Path, controllers: &[Controller]) -> Result<(), CgroupError> 
     }
     files::write(&path, &wanted.join(" ")).map_err(|error| match error {
         CgroupError::Write { source, .. } if source.raw_os_error() == Some(libc::EBUSY) => {
-            CgroupError::Occupied { path: dir.to_owned() }
+            let pids = files::pids(&dir.join("cgroup.procs")).unwrap_or_default();
+            CgroupError::Occupied { path: dir.to_owned(), pids }
         }
-        other => other,
+        other => refused(dir, other),
     })
 }
 
@@ -137,7 +198,12 @@ mod tests {
     use crate::fake::Fake;
 
     fn limits() -> Limits {
-        Limits { memory: Some(Bytes::mib(64)), cpus: Some(0.5), pids: Some(32) }
+        Limits {
+            memory: Some(Bytes::mib(64)),
+            cpus: Some(0.5),
+            pids: Some(32),
+            ..Limits::default()
+        }
     }
 
     #[test]

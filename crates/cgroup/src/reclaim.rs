@@ -5,6 +5,7 @@ use std::{io, path::Path};
 
 use crate::{
     Hierarchy, Parent, files,
+    hierarchy::Base,
     leaf::{children, kill_all, remove_dir},
     owner::Owner,
 };
@@ -14,7 +15,9 @@ impl Parent {
     /// is in them and removes them. One line for each thing removed, or that could not be.
     pub fn reclaim(hierarchy: &Hierarchy) -> Vec<String> {
         let mut lines = Vec::new();
-        for base in &hierarchy.bases {
+        // What is frozen dies only once it is thawed: its groups go first.
+        let own_mounts = |base: &&Base| hierarchy.bases.iter().all(|other| other.dir != base.dir);
+        for base in hierarchy.on_request.iter().filter(own_mounts).chain(&hierarchy.bases) {
             for name in children(&base.dir).unwrap_or_default() {
                 if Owner::parse(&name).is_none_or(|owner| owner.lives(&hierarchy.proc)) {
                     continue;

@@ -119,10 +119,16 @@ impl ContainerBackend {
         let link = workload.port.map(|_| Addressing::of(request.slot));
         let host_end = Interface::new(&format!("c-{}", request.name))
             .to(|| format!("name the network interface of {}", request.name))?;
+        let more = &workload.limits;
         let limits = Limits {
             memory: Some(workload.memory),
+            memory_high: more.memory_high,
+            swap: more.swap,
             cpus: workload.cpus,
+            cpu_weight: more.cpu_weight,
+            cpuset: more.cpuset.clone(),
             pids: Some(workload.pids),
+            freezer: false,
         };
         let leaf = request
             .parent

@@ -117,6 +117,10 @@ fn become_workload<'a>(p: &'a Prepared, told: &mut Told) -> Result<Infallible, F
     let _ = umask(Mode::empty());
     let dev = mounts::enter_root(p)?;
     mounts::mount_defaults(p, dev)?;
+    // Before /proc/sys is read-only.
+    for (path, value, step) in &p.settings {
+        write_setting(path, value).at(step)?;
+    }
     mounts::mask()?;
     mounts::mount_below_dev(p)?;
 
@@ -137,6 +141,9 @@ fn become_workload<'a>(p: &'a Prepared, told: &mut Told) -> Result<Infallible, F
 
     chdir(p.working_dir.as_c_str()).at(&p.chdir_step)?;
     refuse_magic(p.program.as_c_str()).at(&p.exec_step)?;
+    for (resource, soft, hard, step) in &p.rlimits {
+        sys::set_limit(*resource, *soft, *hard).at(step)?;
+    }
     // Bounding set and groups while we still have the privilege, capabilities before the user,
     // since a user other than root has none left to change; CAP_SETUID is in the set kept.
     capabilities::drop_bounding().at("drop the bounding capabilities")?;
@@ -163,6 +170,12 @@ fn become_workload<'a>(p: &'a Prepared, told: &mut Told) -> Result<Infallible, F
     // SAFETY: `Strings` ends its arrays in a null pointer and keeps the strings alive.
     let error = unsafe { sys::execve(&p.program, p.argv.pointers(), p.envp.pointers()) };
     Err(Failure::new(&p.exec_step, error))
+}
+
+/// Writes a file of /proc.
+fn write_setting(path: &CStr, value: &str) -> Result<(), Errno> {
+    let file = open(path, OFlag::O_WRONLY | OFlag::O_CLOEXEC, Mode::empty())?;
+    write(&file, value.as_bytes()).map(drop)
 }
 
 /// Closes all but standard input and output, the frame pipe and the socket for the listener.

@@ -9,6 +9,7 @@ use std::{
 use compare_backend::StartRequest;
 use compare_cgroup::Leaf;
 use compare_net::Settings;
+use compare_spec::Workload;
 
 use crate::{rootless::Surroundings, seccomp::Filters};
 
@@ -67,6 +68,10 @@ pub(crate) struct Prepared {
     pub(crate) pts: &'static CStr,
     /// Supplementary groups are as they are.
     pub(crate) keep_groups: bool,
+    /// What is written to which file of /proc, and what failing at that is called.
+    pub(crate) settings: Vec<(CString, String, String)>,
+    /// Resource, soft and hard limit (setrlimit(2)), and what failing at that is called.
+    pub(crate) rlimits: Vec<(u32, u64, u64, String)>,
     pub(crate) program: CString,
     pub(crate) argv: Strings,
     pub(crate) envp: Strings,
@@ -107,6 +112,8 @@ impl Prepared {
                 c"newinstance,ptmxmode=0666,mode=0620"
             },
             keep_groups: host.surroundings.no_setgroups && image.groups.is_empty(),
+            settings: settings(workload)?,
+            rlimits: rlimits(workload),
             program: CString::new(program)?,
             argv: Strings::new(workload.command.iter().cloned())?,
             envp: Strings::new(env)?,
@@ -120,6 +127,34 @@ impl Prepared {
             ends,
         })
     }
+}
+
+fn settings(workload: &Workload) -> Result<Vec<(CString, String, String)>, NulError> {
+    let score = workload
+        .oom_score_adj
+        .map(|score| ("/proc/self/oom_score_adj".to_owned(), score.to_string()));
+    let files = workload.sysctl_files().into_iter().chain(score);
+    files
+        .map(|(path, value)| {
+            let step = format!("write {value} to {path}");
+            Ok((CString::new(path)?, value, step))
+        })
+        .collect()
+}
+
+fn rlimits(workload: &Workload) -> Vec<(u32, u64, u64, String)> {
+    let name = |number: u32| {
+        let known = workload.rlimits.keys().find(|known| known.number() == number);
+        known.map_or_else(String::new, |known| format!("{known:?}").to_lowercase())
+    };
+    let limit = |(resource, soft, hard)| {
+        let step = format!(
+            "set rlimits.{} (above this program's own hard limit it takes CAP_SYS_RESOURCE)",
+            name(resource)
+        );
+        (resource, soft, hard, step)
+    };
+    workload.rlimits().into_iter().map(limit).collect()
 }
 
 fn cgroup_mounts(leaf: &Leaf) -> Result<CgroupMounts, NulError> {

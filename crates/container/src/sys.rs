@@ -197,6 +197,14 @@ pub(crate) fn open_without_magic(path: &CStr) -> Result<RawFd, Errno> {
     if fd < 0 { Err(Errno::last()) } else { Ok(fd as RawFd) }
 }
 
+/// setrlimit(2) of this process.
+pub(crate) fn set_limit(resource: u32, soft: u64, hard: u64) -> Result<(), Errno> {
+    let limit = libc::rlimit64 { rlim_cur: soft, rlim_max: hard };
+    let (this, none) = (0, ptr::null_mut::<libc::rlimit64>());
+    // SAFETY: the kernel reads a rlimit64, and the old one is not asked for.
+    done(unsafe { libc::syscall(libc::SYS_prlimit64, this, resource, &raw const limit, none) })
+}
+
 /// A mount of this directory, nowhere yet (open_tree(2), OPEN_TREE_CLONE; Linux 5.2); with
 /// AT_RECURSIVE, of those below it too.
 pub(crate) fn open_tree(path: &CStr, more: libc::c_int) -> Result<RawFd, Errno> {

@@ -17,7 +17,7 @@ use compare_backend::{
 use compare_cgroup::{Limits, spawn::NOT_STARTED};
 use compare_confine::Room;
 use compare_net::{Addressing, Interface, Tap};
-use compare_spec::{Bytes, RootDevice};
+use compare_spec::{Bytes, RootDevice, Workload};
 use compare_wire::{Frame, GuestConfig, GuestIdentity, GuestNet, Kind};
 use nix::{
     fcntl::{FcntlArg, OFlag, fcntl},
@@ -122,6 +122,11 @@ impl MicrovmBackend {
             memory: Some(Bytes(workload.memory.0 + MONITOR_ALLOWANCE.0)),
             cpus: workload.cpus,
             pids: Some(workload.vcpus + MONITOR_THREADS),
+            cpu_weight: workload.limits.cpu_weight,
+            cpuset: workload.limits.cpuset.clone(),
+            // Memory high and swap are of the workload's memory, not of the guest RAM around it: its
+            // own kernel is to give memory back, not the host's to take pages it knows nothing of.
+            ..Limits::default()
         };
         let leaf = request
             .parent
@@ -292,7 +297,21 @@ fn configuration(
         gid: image.gid,
         groups: image.groups.clone(),
         net: addressing.map(guest_net),
+        settings: settings(workload),
+        rlimits: workload
+            .rlimits()
+            .into_iter()
+            .map(|(resource, soft, hard)| (resource, (soft, hard)))
+            .collect(),
     })
+}
+
+/// What the guest's kernel is told in files of /proc.
+fn settings(workload: &Workload) -> Vec<(String, String)> {
+    let score = workload
+        .oom_score_adj
+        .map(|score| (GuestConfig::OOM_SCORE_ADJ.to_owned(), score.to_string()));
+    workload.sysctl_files().into_iter().chain(score).collect()
 }
 
 /// What a guest that is restored is told: who it is.

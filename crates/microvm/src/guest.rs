@@ -71,6 +71,8 @@ mod tests {
             gid: 0,
             groups: vec![],
             net: None,
+            settings: Vec::new(),
+            rlimits: Vec::new(),
         };
         let file = File::from(config_archive(&config).unwrap());
         let mut bytes = vec![0; file.metadata().unwrap().len() as usize];

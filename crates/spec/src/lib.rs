@@ -3,6 +3,7 @@
 //! other crate speaks in these terms, so none of them needs to know another.
 
 mod container;
+mod cpus;
 mod digest;
 mod event;
 mod host;
@@ -16,6 +17,7 @@ mod units;
 mod workload;
 
 pub use container::ContainerVariant;
+pub use cpus::{CpuSet, CpuSetError};
 pub use digest::Digest;
 pub use event::{Phase, RunEvent, Stage};
 pub use host::{CgroupMode, Clock, HostFacts, HostKind, KvmKind};
@@ -31,5 +33,6 @@ pub use root::RootDevice;
 pub use start::{Side, StartMode};
 pub use units::{Bytes, Span, UnitError};
 pub use workload::{
-    File, HttpReady, ImageSource, LogReady, Readiness, Signal, Timeouts, Workload, WorkloadError,
+    Ceiling, File, GroupLimits, HttpReady, ImageSource, LogReady, Readiness, Resource, Signal,
+    Timeouts, Unlimited, Workload, WorkloadError,
 };

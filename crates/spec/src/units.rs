@@ -96,6 +96,7 @@ macro_rules! as_text {
         }
     };
 }
+pub(crate) use as_text;
 as_text!(Bytes, "128MiB");
 as_text!(Span, "30s");
 

@@ -12,6 +12,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::{Bytes, Span};
 
+mod limits;
+
+pub use limits::{Ceiling, GroupLimits, Resource, Unlimited};
+
 /// A workload file that cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum WorkloadError {
@@ -75,6 +79,19 @@ pub struct Workload {
     /// Most processes and threads at a time in the container.
     #[serde(default = "default_pids")]
     pub pids: u32,
+    /// Further limits of its control group.
+    #[serde(default, skip_serializing_if = "GroupLimits::is_default")]
+    pub limits: GroupLimits,
+    /// Limits of its processes, soft and hard: `nofile = [1024, 1048576]` (getrlimit(2)).
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub rlimits: BTreeMap<Resource, [Ceiling; 2]>,
+    /// How soon it is killed where memory runs out, -1000 to 1000 (proc_pid_oom_score_adj(5)).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub oom_score_adj: Option<i32>,
+    /// Settings of the kernel that are an instance's own, such as `"net.core.somaxconn" = "1024"`
+    /// (sysctl(8)).
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub sysctls: BTreeMap<String, String>,
     /// The TCP port the workload serves on.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub port: Option<u16>,
@@ -321,6 +338,9 @@ impl Workload {
         }
         if self.pids == 0 {
             return wrong("pids", "0 lets nothing start: use 1 or more".to_owned());
+        }
+        if let Err((field, problem)) = self.check_limits() {
+            return wrong(field, problem);
         }
         let source = &self.image;
         let sources = usize::from(!source.packages.is_empty())

@@ -102,6 +102,7 @@ impl Field for String {
         to.extend_from_slice(self.as_bytes());
     }
 
+    #[inline(never)] // As below.
     fn take(from: &mut &[u8]) -> Result<Self, DecodeError> {
         let len = u32::take(from)? as usize;
         core::str::from_utf8(split(from, len)?).map(Self::from).map_err(|_| DecodeError)
@@ -135,6 +136,7 @@ impl<T: Field> Field for Vec<T> {
 
     /// Sets nothing aside for the length that is claimed: each item has at least one byte, so a false
     /// one ends with the input.
+    #[inline(never)] // One copy for each kind of item: PID 1 is to be small.
     fn take(from: &mut &[u8]) -> Result<Self, DecodeError> {
         let len = u32::take(from)?;
         let mut items = Self::new();

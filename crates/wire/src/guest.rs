@@ -31,6 +31,11 @@ pub struct GuestConfig {
     pub groups: Vec<u32>,
     /// Network, if there is one.
     pub net: Option<GuestNet>,
+    /// Files of /proc written to before the program starts, and what: settings of the kernel, and
+    /// [`GuestConfig::OOM_SCORE_ADJ`], which the program inherits.
+    pub settings: Vec<(String, String)>,
+    /// The program's resource limits: number, soft and hard (setrlimit(2)).
+    pub rlimits: Vec<(u32, (u64, u64))>,
 }
 
 record!(GuestConfig {
@@ -44,12 +49,17 @@ record!(GuestConfig {
     uid,
     gid,
     groups,
-    net
+    net,
+    settings,
+    rlimits
 });
 
 impl GuestConfig {
     /// Where PID 1 finds it.
     pub const PATH: &'static str = "/compare.config";
+    /// How soon the kernel kills for want of memory (proc_pid_oom_score_adj(5)): PID 1's own, whom it
+    /// never kills, and of all that PID 1 starts.
+    pub const OOM_SCORE_ADJ: &'static str = "/proc/self/oom_score_adj";
 
     /// Its bytes.
     pub fn encode(&self) -> Vec<u8> {
@@ -186,6 +196,8 @@ mod tests {
                 gateway: Ipv4Addr::new(10, 0, 0, 1),
                 gateway_mac: [2, 3, 4, 5, 6, 7],
             }),
+            settings: vec![("/proc/sys/kernel/sem".to_owned(), "1 2".to_owned())],
+            rlimits: vec![(7, (1024, u64::MAX))],
         };
         let bytes = config.encode();
         assert_eq!(GuestConfig::decode(&bytes), Ok(config.clone()));

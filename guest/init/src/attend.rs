@@ -1,7 +1,7 @@
 //! The course of PID 1, from its first mark to the machine's end.
 
 use alloc::{borrow::ToOwned, vec};
-use core::panic::PanicInfo;
+use core::{mem::ManuallyDrop, panic::PanicInfo};
 
 use compare_wire::{Control, GuestConfig, GuestNet, Kind, MAX_PAYLOAD};
 
@@ -62,7 +62,8 @@ fn decimal(number: u32) -> [u8; 6] {
 
 /// Everything from the first mark to the workload's end.
 fn run(monitor: &Monitor) -> Result<(), Failure> {
-    let config = read_config()?;
+    // Never given back: the code that would is a part of what this program weighs.
+    let mut config = ManuallyDrop::new(read_config()?);
     raw_console()?;
     // Blocked before the first child exists, so that no end is missed.
     step("block SIGCHLD", sys::block_signal(Some(libc::SIGCHLD)))?;
@@ -72,8 +73,12 @@ fn run(monitor: &Monitor) -> Result<(), Failure> {
     if let Some(net) = &config.net {
         network::configure(net, None)?;
     }
+    for (path, text) in &config.settings {
+        sys::write_file(&root::c_string(path)?, text.as_bytes())
+            .map_err(|errno| Failure { step: ["write ", path].concat(), errno })?;
+    }
     let workload = workload::start(&config, monitor)?;
-    let status = attend(workload, children, monitor, config.net)?;
+    let status = attend(workload, children, monitor, config.net.take())?;
     // Only then is it worth the reading: the kernel kills by this signal alone.
     let oom = status & 0x7f == libc::SIGKILL && report::saw_oom();
     monitor.send(Kind::Exited, status as u32, if oom { b"oom" } else { b"" });

@@ -4,7 +4,7 @@
 //! signals on, answers what is asked of the guest, and cuts the power when the workload has ended.
 //!
 //! ```text
-//!  kernel ─► Init frame ─► root ─► host name ─► network ─► Exec frame ─► execve
+//!  kernel ─► Init frame ─► root ─► host name ─► network ─► settings ─► Exec frame ─► execve
 //!                    any step fails: Failed frame ─► PowerOff frame
 //!  then: SIGCHLD ─► reap; the workload itself ─► Exited frame ─► drain console ─► PowerOff frame
 //!        control byte on the console ─► signal the workload, Report frame, or be saved

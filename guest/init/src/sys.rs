@@ -59,6 +59,14 @@ pub fn read_file<'a>(path: &CStr, buffer: &'a mut [u8]) -> Result<&'a [u8]> {
     result.map(|()| &buffer[..filled])
 }
 
+/// Writes to a file in one go, as those of /proc want it.
+pub fn write_file(path: &CStr, bytes: &[u8]) -> Result<()> {
+    let fd = open(path, libc::O_WRONLY)?;
+    let result = call!(SYS_write, fd, bytes.as_ptr(), bytes.len());
+    close(fd);
+    result.map(drop)
+}
+
 /// Length of a file.
 pub fn file_len(path: &CStr) -> Result<usize> {
     let mut stat = MaybeUninit::<libc::stat>::zeroed();
@@ -177,6 +185,12 @@ pub fn set_capabilities(set: u64) -> Result<()> {
     let (low, high) = (set as u32, (set >> 32) as u32);
     let data = [low, low, 0, high, high, 0];
     call!(SYS_capset, header.as_ptr(), data.as_ptr()).map(drop)
+}
+
+/// prlimit(2) of the calling process: sets a limit, soft and hard.
+pub fn limit(resource: u32, soft: u64, hard: u64) -> Result<()> {
+    let limits = [soft, hard];
+    call!(SYS_prlimit64, 0, resource, limits.as_ptr(), 0).map(drop)
 }
 
 /// kill(2).

@@ -116,6 +116,10 @@ fn prepare(plan: &Plan<'_>) -> Result<(), (&'static str, Errno)> {
             break; // the first one this kernel does not know
         }
     }
+    // Some take the privileges that go next to be raised.
+    for &(resource, (soft, hard)) in &plan.config.rlimits {
+        sys::limit(resource, soft, hard).map_err(named("set resource limits"))?;
+    }
     sys::set_groups(&plan.config.groups).map_err(named("set groups"))?;
     sys::set_group(plan.config.gid).map_err(named("set the group"))?;
     sys::set_user(plan.config.uid).map_err(named("set the user"))?;

@@ -1,5 +1,6 @@
 //! What a workload sees and may do.
 
+use compare_spec::{Exit, Workload};
 use compare_wire::DEFAULT_CAPABILITIES;
 
 use crate::{Case, world::World};
@@ -17,6 +18,8 @@ pub const CASES: &[Case] = &[
     ("isolation::namespaces_are_new", namespaces_are_new),
     ("isolation::refused_calls_are_told_by_name", refused_calls_are_told_by_name),
     ("isolation::many_refusals_are_counted", many_refusals_are_counted),
+    ("isolation::limits_and_settings_of_the_workload_hold", limits_and_settings_hold),
+    ("isolation::a_limit_that_cannot_be_had_is_named", a_limit_that_cannot_be_had_is_named),
 ];
 
 fn only_stdio_is_open(world: &mut World) {
@@ -224,4 +227,40 @@ fn many_refusals_are_counted(world: &mut World) {
     let finished = world.run(&workload);
     let told: Vec<_> = finished.refused.iter().map(|one| (one.call.as_str(), one.times)).collect();
     assert_eq!(told, [("reboot", 5000)]);
+}
+
+fn limits_and_settings_hold(world: &mut World) {
+    let paths = [
+        "/proc/self/limits",
+        "/proc/self/oom_score_adj",
+        "/proc/sys/net/core/somaxconn",
+        "/proc/sys/kernel/shmmni",
+    ];
+    let mut workload = world.workload("cat", &paths);
+    let more = "oom_score_adj = 500\n[rlimits]\nnofile = [100, 200]\ncore = [0, 0]\n[sysctls]\n\
+                \"net.core.somaxconn\" = \"77\"\n\"kernel.shmmni\" = \"88\"\n";
+    let text = format!(
+        "name = \"x\"\ncommand = [\"/w\"]\nready = {{ exit = 0 }}\n{more}[image]\nprogram = \"hello\"\n"
+    );
+    let limited = Workload::parse("test", &text).unwrap();
+    workload.rlimits = limited.rlimits;
+    workload.oom_score_adj = limited.oom_score_adj;
+    workload.sysctls = limited.sysctls;
+    let output = world.output(&workload);
+    let words: Vec<&str> = output.split_ascii_whitespace().collect();
+    let has = |row: &[&str]| words.windows(row.len()).any(|window| window == row);
+    assert!(has(&["Max", "open", "files", "100", "200"]), "{output}");
+    assert!(has(&["Max", "core", "file", "size", "0", "0"]), "{output}");
+    for (path, value) in paths[1..].iter().zip(["500", "77", "88"]) {
+        assert!(output.contains(&format!("{path}: [{value}\n]")), "{path}: {output}");
+    }
+    let host = std::fs::read_to_string("/proc/sys/kernel/shmmni").unwrap();
+    assert_ne!(host.trim(), "88", "the host keeps its own");
+}
+
+fn a_limit_that_cannot_be_had_is_named(world: &mut World) {
+    let mut workload = world.workload("exit", &["0"]);
+    workload.sysctls.insert("net.no.such".to_owned(), "1".to_owned());
+    let step = "write 1 to /proc/sys/net/no/such".to_owned();
+    assert_eq!(world.run(&workload).exit, Exit::SetupFailed { step, errno: libc::ENOENT });
 }

@@ -27,6 +27,7 @@ pub fn play(part: &str, argument: Option<&str>) -> ! {
         }
         "view" => view(),
         "eat" => eat(),
+        "limits" => limits(),
         "sleep" => loop {
             std::thread::sleep(Duration::from_secs(3600));
         },
@@ -81,6 +82,22 @@ fn view() {
         "/compare.config",
     ] {
         println!("path {path} {}", std::fs::exists(path).unwrap_or(false));
+    }
+}
+
+/// Prints what it is limited to and how its kernel is set.
+fn limits() {
+    for file in [
+        "/proc/self/limits",
+        "/proc/self/oom_score_adj",
+        "/proc/sys/net/core/somaxconn",
+        "/proc/sys/kernel/sem",
+    ] {
+        print!("{file}: {}", std::fs::read_to_string(file).expect("read a file of /proc"));
+    }
+    println!("standing by");
+    loop {
+        std::thread::sleep(Duration::from_secs(3600));
     }
 }
 

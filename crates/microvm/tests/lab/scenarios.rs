@@ -1,6 +1,7 @@
 //! The tests, one function each.
 
 use std::{
+    collections::BTreeMap,
     io::{Read, Write},
     net::{SocketAddr, TcpStream},
     time::Duration,
@@ -8,7 +9,7 @@ use std::{
 
 use compare_backend::Instance;
 use compare_microvm::{MicrovmBackend, MicrovmConfig, args::DeviceArgs};
-use compare_spec::{Bytes, Exit, Image, Phase, RootDevice, Workload};
+use compare_spec::{Bytes, Ceiling, Exit, Image, Phase, Resource, RootDevice, Unlimited, Workload};
 
 use crate::fixture::{Fixture, pump_until};
 
@@ -26,6 +27,8 @@ pub const ALL: &[(&str, Scenario)] = &[
     ("out_of_memory_in_the_guest_is_told", oom),
     ("the_workload_sees_a_containers_world", view),
     ("another_user_has_no_capabilities", other_user),
+    ("limits_are_the_guests_and_the_monitors", limits),
+    ("a_limit_that_cannot_be_set_is_told", wrong_limits),
     ("orphans_are_buried", orphans),
     ("every_cpu_comes_up", cpus),
     ("a_flood_of_output_is_kept_within_bounds", flood),
@@ -136,6 +139,61 @@ fn other_user(fixture: &Fixture) {
     ] {
         assert!(outcome.output.contains(expected), "no {expected:?} in:\n{}", outcome.output);
     }
+}
+
+fn limits(fixture: &Fixture) {
+    let mut workload = fixture.workload(&["limits"]);
+    let unlimited = Ceiling::Word(Unlimited::Unlimited);
+    workload.rlimits = BTreeMap::from([
+        (Resource::Nofile, [Ceiling::Number(77), Ceiling::Number(1 << 20)]),
+        (Resource::Memlock, [Ceiling::Number(4096), unlimited]),
+    ]);
+    workload.oom_score_adj = Some(-321);
+    workload.sysctls = BTreeMap::from([
+        ("net.core.somaxconn".to_owned(), "123".to_owned()),
+        ("kernel.sem".to_owned(), "250 32000 100 129".to_owned()),
+    ]);
+    workload.limits.cpu_weight = Some(300);
+    workload.limits.cpuset = Some("0".parse().expect("a set of CPUs"));
+    let image = Image { uid: 1000, gid: 1001, ..fixture.image.clone() };
+    let mut instance = fixture.start_from(&fixture.config, &image, &workload);
+    instance.output().watch("standing by");
+    pump_until(instance.as_mut(), Duration::from_secs(30), |instance| {
+        let exit = instance.exit().map(|(exit, _)| exit.clone());
+        assert_eq!(exit, None, "{}", instance.output().tail());
+        instance.output().matched().is_some()
+    });
+    let output = instance.output().tail();
+    let lines: Vec<String> =
+        output.lines().map(|line| line.split_whitespace().collect::<Vec<_>>().join(" ")).collect();
+    for expected in [
+        "Max open files 77 1048576 files",
+        "Max locked memory 4096 unlimited bytes",
+        "/proc/self/oom_score_adj: -321",
+        "/proc/sys/net/core/somaxconn: 123",
+        "/proc/sys/kernel/sem: 250 32000 100 129",
+    ] {
+        assert!(lines.iter().any(|line| line == expected), "no {expected:?} in:\n{output}");
+    }
+    let leaf = instance.leaf().path();
+    for (file, expected) in [("cpu.weight", "300"), ("cpuset.cpus", "0"), ("memory.high", "max")] {
+        let text = std::fs::read_to_string(leaf.join(file)).expect("read a file of the leaf");
+        assert_eq!(text.trim(), expected, "{file}");
+    }
+    instance.stop(Duration::from_secs(5)).expect("stop");
+}
+
+fn wrong_limits(fixture: &Fixture) {
+    let mut workload = fixture.workload(&["hello"]);
+    workload.sysctls = BTreeMap::from([("net.no.such".to_owned(), "1".to_owned())]);
+    let step = "write /proc/sys/net/no/such".to_owned();
+    assert_eq!(fixture.run(&workload).exit, Exit::SetupFailed { step, errno: libc::ENOENT });
+    workload.sysctls.clear();
+    // Above fs.nr_open.
+    let most = Ceiling::Number(1 << 40);
+    workload.rlimits = BTreeMap::from([(Resource::Nofile, [most, most])]);
+    let step = "set resource limits".to_owned();
+    assert_eq!(fixture.run(&workload).exit, Exit::SetupFailed { step, errno: libc::EPERM });
 }
 
 fn orphans(fixture: &Fixture) {

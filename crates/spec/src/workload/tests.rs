@@ -99,3 +99,83 @@ fn values_that_cannot_work_are_refused() {
         assert!(message.contains(&format!("field `{field}`")), "{to}: {message}");
     }
 }
+
+/// Every limit there is.
+const LIMITED: &str = r#"
+name = "web"
+command = ["/bin/web"]
+memory = "64MiB"
+oom_score_adj = -5
+ready = { exit = 0 }
+[image]
+packages = ["web"]
+[limits]
+memory_high = "48MiB"
+swap = "8MiB"
+cpu_weight = 200
+cpuset = "1,0"
+[rlimits]
+nofile = [1024, 1048576]
+core = [0, "unlimited"]
+[sysctls]
+"net.core.somaxconn" = "1024"
+"kernel.sem" = "250\t32000 100 128"
+"#;
+
+#[test]
+fn limits_are_read_and_written() {
+    let workload = Workload::parse("web.toml", LIMITED).unwrap();
+    assert_eq!(workload.limits.memory_high, Some(Bytes::mib(48)));
+    assert_eq!(workload.limits.swap, Some(Bytes::mib(8)));
+    assert_eq!(workload.limits.cpuset.as_ref().unwrap().to_string(), "0-1");
+    assert_eq!(workload.rlimits(), [(4, 0, u64::MAX), (7, 1024, 1 << 20)]);
+    let [sem, backlog] = &workload.sysctl_files()[..] else { panic!("two") };
+    assert_eq!(*sem, ("/proc/sys/kernel/sem".to_owned(), "250\t32000 100 128".to_owned()));
+    assert_eq!(*backlog, ("/proc/sys/net/core/somaxconn".to_owned(), "1024".to_owned()));
+    let json = serde_json::to_string(&workload).unwrap();
+    assert_eq!(serde_json::from_str::<Workload>(&json).unwrap(), workload);
+
+    let without = serde_json::to_string(&Workload::parse("web.toml", GOOD).unwrap()).unwrap();
+    for field in ["limits", "oom_score_adj", "sysctls"] {
+        assert!(json.contains(field) && !without.contains(field), "{field}: {without}");
+    }
+}
+
+#[test]
+fn resources_have_the_kernels_numbers() {
+    for (resource, number) in [
+        (Resource::Cpu, 0),
+        (Resource::Stack, 3),
+        (Resource::Nofile, 7),
+        (Resource::As, 9),
+        (Resource::Rttime, 15),
+    ] {
+        assert_eq!(resource.number(), number, "{resource:?}");
+    }
+}
+
+#[test]
+fn limits_that_cannot_work_are_refused_with_the_remedy() {
+    for (from, to, words) in [
+        ("48MiB", "65MiB", ["field `limits.memory_high`", "at most `memory`"]),
+        ("48MiB", "0B", ["field `limits.memory_high`", "more than 0"]),
+        ("= 200", "= 0", ["field `limits.cpu_weight`", "1 to 10000"]),
+        ("\"1,0\"", "\"3-1\"", ["line 13", "0-3,8"]),
+        ("-5", "-1001", ["field `oom_score_adj`", "-1000"]),
+        ("nofile =", "nofiles =", ["line 15", "`nofile`"]),
+        ("[1024, 1048576]", "[1024]", ["line 15", "array of length 2"]),
+        ("[1024, 1048576]", "[2, 1]", ["field `rlimits`", "`nofile`: the soft limit is above"]),
+        ("1048576]", "\"unlimited\"]", ["field `rlimits`", "fs.nr_open"]),
+        ("\"unlimited\"", "-1", ["line 16", "a whole number or \"unlimited\""]),
+        ("net.core.somaxconn", "vm.swappiness", ["field `sysctls`", "shares with its host"]),
+        ("net.core.somaxconn", "kernel.hostname", ["field `sysctls`", "net.*"]),
+        ("net.core.somaxconn", "net..core", ["field `sysctls`", "net.core.somaxconn"]),
+        ("net.core.somaxconn", "net.a/../b", ["field `sysctls`", "sysctl(8)"]),
+        ("\"1024\"", "\"1\\n2\"", ["field `sysctls`", "one line"]),
+        ("cpu_weight", "cpu_shares", ["line 12", "`cpu_weight`"]),
+    ] {
+        assert!(LIMITED.contains(from), "{from}");
+        let message = error(&LIMITED.replacen(from, to, 1));
+        assert!(words.iter().all(|word| message.contains(word)), "{to}: {message}");
+    }
+}
