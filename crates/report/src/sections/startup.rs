@@ -96,7 +96,7 @@ fn events(view: &View) -> Table {
     Table { columns, rows, caption: caption(view) }
 }
 
-/// `ready` and `release` of each side against the base, in words.
+/// `ready` and the end of each side against the base, in words.
 fn sentences(view: &View) -> Vec<Block> {
     let mut blocks = Vec::new();
     let Some((base, others)) = view.base_and_others() else {
@@ -114,11 +114,16 @@ fn sentences(view: &View) -> Vec<Block> {
                 difference(view, ready, single),
             )));
         }
-        if let Some(release) = view.comparison(other, "release") {
-            let single = view.is_single(other, "release");
+        // Until nothing of either is left; where that is not known of both, until it is released.
+        let endings = [("teardown", "gone"), ("release", "released")];
+        let ending = endings
+            .into_iter()
+            .find_map(|(figure, what)| Some((figure, what, view.comparison(other, figure)?)));
+        if let Some((figure, what, ending)) = ending {
+            let single = view.is_single(other, figure);
             blocks.push(Block::Note(format!(
-                "Asked to stop, {name} takes {} as long to be released.",
-                ratio(release, single)
+                "Asked to stop, {name} takes {} as long to be {what}.",
+                ratio(ending, single)
             )));
         }
     }
