@@ -14,8 +14,10 @@ const SPAN: usize = 100;
 /// The most that a start may cost the host for good: a page.
 const GROWTH_BYTES_PER_START: f64 = 4096.0;
 
+type Time = (&'static str, fn(&EventsNs) -> Option<u64>);
+
 /// What is timed, and how: nanoseconds since the request; the last two since the stop was asked for.
-const TIMES: [(&str, fn(&EventsNs) -> Option<u64>); 5] = [
+const TIMES: [Time; 5] = [
     ("created_ns", |events| events.created),
     ("exec_ns", |events| events.exec),
     ("ready_ns", |events| events.ready),
