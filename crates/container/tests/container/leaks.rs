@@ -17,6 +17,7 @@ use crate::{Case, world::World};
 pub const CASES: &[Case] = &[
     ("leaks::starts_in_a_row", soak::starts::in_a_row),
     ("leaks::many_at_once", soak::crowd::at_once),
+    ("leaks::mounts_beside_groups", soak::mounts::beside_groups),
     ("leaks::accounting_is_there_while_it_runs", accounting_is_there_while_it_runs),
     ("leaks::a_killed_run_is_reclaimed", a_killed_run_is_reclaimed),
     ("leaks::killed_at_any_point_of_a_start", crash::killed_at_any_point),

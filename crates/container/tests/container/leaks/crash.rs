@@ -57,6 +57,8 @@ const SEED: &str = "COMPARE_TEST_SEED";
 const NOBODY: Pid = Pid::from_raw(0);
 /// How a victim must end.
 const KILLED: WaitStatus = WaitStatus::Signaled(NOBODY, Signal::SIGKILL, false);
+/// How it ends when it is not killed.
+const ENDED: WaitStatus = WaitStatus::Exited(NOBODY, 0);
 
 /// What a victim starts.
 type Kind = (ContainerVariant, bool);
@@ -104,7 +106,7 @@ pub fn killed_at_any_point(world: &mut World) {
             family.bury(true);
             outlived = outlived.max(family.ended.elapsed());
             Parent::reclaim(&world.hierarchy);
-            let stage = family.stage();
+            let stage = stage(&family.all_said()).to_owned();
             let by = family.by.unwrap();
             assert_eq!(without_pid(by), KILLED, "{what}: {stage}");
             assert_eq!(groups_of(pid), Vec::<PathBuf>::new(), "{what}");
@@ -190,10 +192,10 @@ fn be_victim(world: &mut World, part: &str) {
 fn usual_ns(world: &World, kind: Kind, temporary: &Path) -> u64 {
     let mut times: Vec<u64> = (0..CALIBRATIONS)
         .map(|_| {
-            let mut said = String::new();
-            let mut victim = spawn(kind, 0, temporary);
-            victim.stdout.take().unwrap().read_to_string(&mut said).unwrap();
-            assert!(victim.wait().unwrap().success(), "{said}");
+            let mut victim = Family::found(kind, 0, temporary);
+            victim.bury(true);
+            let said = victim.all_said();
+            assert_eq!(victim.by.map(without_pid), Some(ENDED), "{said}");
             said.lines().find_map(|line| line.strip_prefix("took ")).unwrap().parse().unwrap()
         })
         .collect();
@@ -262,13 +264,18 @@ impl Family {
         }
     }
 
-    /// The last the victim said, which is how far its start was.
-    fn stage(&mut self) -> String {
+    /// What the victim has written, once all are dead.
+    fn all_said(&mut self) -> String {
         let mut said = String::new();
         self.said.read_to_string(&mut said).unwrap();
-        let mut stages = said.lines().filter_map(|line| line.strip_prefix("stage "));
-        stages.next_back().unwrap_or("none").to_owned()
+        said
     }
+}
+
+/// The last a victim said, which is how far its start was.
+fn stage(said: &str) -> &str {
+    let mut stages = said.lines().filter_map(|line| line.strip_prefix("stage "));
+    stages.next_back().unwrap_or("none")
 }
 
 impl Drop for Family {

@@ -7,6 +7,7 @@
 
 pub mod crowd;
 mod host;
+pub mod mounts;
 pub mod starts;
 
 use std::{
