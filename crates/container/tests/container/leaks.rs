@@ -1,5 +1,8 @@
 //! Nothing is left behind, by many starts or by a killed run.
 
+mod crash;
+mod soak;
+
 use std::{
     fs,
     io::{BufRead, BufReader},
@@ -9,32 +12,16 @@ use std::{
 
 use compare_cgroup::Parent;
 
-use crate::{
-    Case,
-    world::{World, wait_exit},
-};
+use crate::{Case, world::World};
 
 pub const CASES: &[Case] = &[
-    ("leaks::fifty_starts_in_a_row", fifty_starts_in_a_row),
+    ("leaks::starts_in_a_row", soak::starts::in_a_row),
+    ("leaks::many_at_once", soak::crowd::at_once),
+    ("leaks::mounts_beside_groups", soak::mounts::beside_groups),
     ("leaks::accounting_is_there_while_it_runs", accounting_is_there_while_it_runs),
     ("leaks::a_killed_run_is_reclaimed", a_killed_run_is_reclaimed),
+    ("leaks::killed_at_any_point_of_a_start", crash::killed_at_any_point),
 ];
-
-fn fifty_starts_in_a_row(world: &mut World) {
-    let mut times = Vec::new();
-    for _ in 0..50 {
-        let mut workload = world.workload("exit", &["0"]);
-        workload.port = Some(80);
-        let mut instance = world.start(&workload);
-        wait_exit(&mut *instance, Duration::from_secs(30));
-        instance.stop(Duration::ZERO).unwrap();
-        times.push(instance.timeline().events().stopped.unwrap());
-        drop(instance);
-        world.assert_clean();
-    }
-    times.sort();
-    println!("start to stopped: median {} us, last {} us", times[25] / 1000, times[49] / 1000);
-}
 
 fn accounting_is_there_while_it_runs(world: &mut World) {
     let workload = world.workload("sleep", &[]);
