@@ -36,7 +36,12 @@ impl Parent {
 
 /// Kills and removes a group and its leaves.
 fn reclaim_group(dir: &Path, lines: &mut Vec<String>) -> io::Result<()> {
-    for leaf in children(dir)? {
+    let leaves = match children(dir) {
+        // Another run was faster.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        other => other?,
+    };
+    for leaf in leaves {
         reclaim_group(&dir.join(leaf), lines)?;
     }
     let pids = files::pids(&dir.join("cgroup.procs")).unwrap_or_default();

@@ -65,14 +65,14 @@ fn overlay() -> io::Result<()> {
     enter_private_mounts()?;
     let base = std::env::temp_dir();
     mount(Some("tmpfs"), &base, Some("tmpfs"), MsFlags::empty(), None::<&str>)?;
+    // This thread's alone since it has mounts of its own; and a path could hold what ends an option.
+    std::env::set_current_dir(&base)?;
     for name in ["lower", "upper", "work", "merged"] {
-        fs::create_dir(base.join(name))?;
+        fs::create_dir(name)?;
     }
-    let path = |name: &str| base.join(name).display().to_string();
-    let options =
-        format!("lowerdir={},upperdir={},workdir={}", path("lower"), path("upper"), path("work"));
+    let options = Some("lowerdir=lower,upperdir=upper,workdir=work");
     let overlay = Some("overlay");
-    Ok(mount(overlay, &base.join("merged"), overlay, MsFlags::empty(), Some(options.as_str()))?)
+    Ok(mount(overlay, "merged", overlay, MsFlags::empty(), options)?)
 }
 
 fn veth() -> io::Result<()> {
