@@ -75,7 +75,9 @@ pub trait Backend: Send {
 
     /// Makes what may be made before the clock starts, of the next start; by default nothing may. What
     /// fails here is told by the start that misses it.
-    fn prepare(&mut self) {}
+    fn prepare(&mut self, workload: &Workload) {
+        let _ = workload;
+    }
 
     /// Starts an instance. `timeline` was started right before the call; nothing is done for the
     /// instance earlier. Returns once the instance's own code is running or about to; later phases

@@ -7,7 +7,7 @@ use compare_cgroup::Finding;
 use compare_image::Purpose;
 use compare_microvm::KvmVerdict;
 use compare_runner::Scratch;
-use compare_spec::{Bytes, HostKind, KvmKind};
+use compare_spec::{Bytes, ContainerVariant, HostKind, KvmKind};
 
 use crate::{
     args::HostChoice,
@@ -71,6 +71,14 @@ impl Abilities {
         // A microVM's tap, cgroup and namespaces ask for what a container asks for.
         for finding in self.container.iter().filter(|finding| !finding.ok) {
             obstacles.push(format!("{}: {}", finding.name, finding.evidence));
+        }
+        let rootless = self.container.iter().any(|finding| finding.name == "rootless");
+        if rootless && backends.iter().any(|name| name == ContainerVariant::Userns.name()) {
+            obstacles.push(
+                "container:userns: an ordinary user's containers are in a user namespace anyway, use \
+                 --backend container"
+                    .to_owned(),
+            );
         }
         if backends.iter().any(|name| name == "microvm") {
             if !self.has_kvm() {

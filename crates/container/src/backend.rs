@@ -7,7 +7,7 @@ use std::{error::Error, fs, io, os::fd::OwnedFd, sync::Arc};
 use compare_backend::{Backend, Instance, StartError, StartRequest, Timeline};
 use compare_cgroup::{Finding, Limits, spawn::clone_into};
 use compare_net::{Addressing, Interface, Netns, create_veth};
-use compare_spec::{Confinement, ContainerVariant, Phase};
+use compare_spec::{Confinement, ContainerVariant, Phase, Workload};
 use compare_wire::DEFAULT_CAPABILITIES;
 use nix::{
     fcntl::{FcntlArg, OFlag, fcntl},
@@ -23,8 +23,6 @@ use crate::{
     instance::{Container, Pipes},
     pool,
     prepared::{Ends, Host, Network, Prepared},
-    rootless::Surroundings,
-    seccomp::Filters,
     userns,
 };
 
@@ -80,14 +78,9 @@ impl ContainerBackend {
 
     /// The same, for containers of another kind.
     pub fn of(variant: ContainerVariant) -> Self {
-        let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
         let release = fs::read_to_string("/proc/sys/kernel/osrelease").ok();
         Self {
-            host: Arc::new(Host {
-                ignored: crate::instance::signal_set(&status, "SigIgn:").unwrap_or(0),
-                surroundings: Surroundings::look(),
-                filters: Filters::new(),
-            }),
+            host: Arc::new(Host::look()),
             kernel_release: release.map(|release| release.trim().to_owned()),
             variant,
             pooled: None,
@@ -109,7 +102,7 @@ impl ContainerBackend {
         let workload = request.workload;
         // Made now, within the time, if nobody had it made before.
         let pooled = match (self.variant, self.pooled.take()) {
-            (ContainerVariant::Pooled, None) => Some(self.another_network()),
+            (ContainerVariant::Pooled, None) => Some(self.another_network(workload)),
             (ContainerVariant::Pooled, pooled) => pooled,
             _ => None,
         };
@@ -134,10 +127,14 @@ impl ContainerBackend {
             .parent
             .create_leaf(request.name, &limits)
             .to(|| format!("create the cgroup of {}", request.name))?;
+        if let Some(why) = self.host.surroundings.lacks(request.image, self.variant) {
+            return Err((format!("be the user {} in it", request.image.uid), why.into()));
+        }
         let (pipes, ends) = channels().to(|| "create the pipes to the container".to_owned())?;
         let userns = self.variant == ContainerVariant::Userns;
         if userns && self.host.surroundings.is_nested() {
-            let why = "only root can: a user's containers are in a user namespace anyway";
+            let why = "only root can: an ordinary user's containers are in a user namespace anyway, \
+                       use --backend container";
             return Err(("give out ids".to_owned(), why.into()));
         }
         let ids = if userns { userns::first_id(request.slot) } else { 0 };
@@ -179,21 +176,28 @@ impl ContainerBackend {
             container.hand_over(&tree).to(|| "hand over the image's tree".to_owned())?;
         }
         if let Some(network) = pooled {
-            container.linked(network.host_end, network.link.peer_ip);
+            if let Some((host_end, link)) = network.link {
+                container.linked(host_end, link.peer_ip);
+            }
             container.keep(network.namespace);
         } else if let Some(link) = link {
             create_veth(&host_end, &Interface::ETH0, &link, Netns::Pid(pid))
                 .to(|| format!("connect {}", request.name))?;
             container.linked(host_end, link.peer_ip);
         }
+        if let Some(score) = workload.oom_score_adj {
+            // From inside a user namespace the file is nobody's.
+            let path = format!("/proc/{pid}/oom_score_adj");
+            fs::write(&path, score.to_string()).to(|| format!("write {score} to {path}"))?;
+        }
         timeline.reach(Phase::Created);
         release(&prepared.ends.release).to(|| "release the container".to_owned())?;
         Ok(container)
     }
 
-    fn another_network(&mut self) -> Result<pool::Network, pool::Error> {
+    fn another_network(&mut self, workload: &Workload) -> Result<pool::Network, pool::Error> {
         self.networks += 1;
-        pool::Network::make(self.networks)
+        pool::Network::make(self.networks, workload.port.is_some())
     }
 
     /// What the workload will run without, for the record.
@@ -223,9 +227,9 @@ impl Backend for ContainerBackend {
         self.variant.name()
     }
 
-    fn prepare(&mut self) {
+    fn prepare(&mut self, workload: &Workload) {
         if self.variant == ContainerVariant::Pooled && self.pooled.is_none() {
-            self.pooled = Some(self.another_network());
+            self.pooled = Some(self.another_network(workload));
         }
     }
 

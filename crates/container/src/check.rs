@@ -123,11 +123,12 @@ fn privileges() -> Finding {
 fn system_call_filter() -> Finding {
     let path = "/proc/sys/kernel/seccomp/actions_avail";
     let actions = fs::read_to_string(path).unwrap_or_default();
+    let ok = actions.split_ascii_whitespace().any(|action| action == "user_notif");
     Finding {
         name: "seccomp",
-        ok: actions.split_ascii_whitespace().any(|action| action == "user_notif"),
+        ok,
         evidence: format!("{path}: {}", if actions.is_empty() { "none" } else { actions.trim() }),
-        remedy: Some("use Linux 5.0 or later with CONFIG_SECCOMP_FILTER".to_owned()),
+        remedy: (!ok).then(|| "use Linux 5.12 or later with CONFIG_SECCOMP_FILTER".to_owned()),
     }
 }
 

@@ -121,7 +121,7 @@ fn become_workload<'a>(p: &'a Prepared, told: &mut Told) -> Result<Infallible, F
     for (path, value, step) in &p.settings {
         write_setting(path, value).at(step)?;
     }
-    mounts::mask()?;
+    mounts::mask(&p.host)?;
     mounts::mount_below_dev(p)?;
 
     sys::sethostname(&p.hostname).at("sethostname")?;

@@ -1,4 +1,5 @@
 //! A container that was started: what it tells, how it ends, and the release of all it had.
+#![allow(unsafe_code)] // a descriptor that was received
 
 use std::{
     collections::BTreeMap,
@@ -18,10 +19,7 @@ use compare_confine::seccomp::{Listener, Notice, name};
 use compare_net::{Interface, until_gone};
 use compare_spec::{Confinement, Exit, GuestFacts, Phase, Refused, Workload};
 use compare_wire::{Frame, Kind};
-use nix::{
-    poll::{PollFd, PollFlags, PollTimeout, poll},
-    sys::socket::{ControlMessageOwned, MsgFlags, recvmsg},
-};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use crate::sys;
 
@@ -122,9 +120,12 @@ impl Container {
             Kind::Init => self.timeline.reach_at(Phase::Init, frame.ns),
             Kind::Exec => {
                 self.timeline.reach_at(Phase::Exec, frame.ns);
-                self.listener = received(&self.handover).map(Listener::new);
+                self.listener = sys::receive_descriptor(self.handover.as_raw_fd()).ok().map(|fd| {
+                    // SAFETY: the kernel has just made it for this process, and nobody else owns it.
+                    Listener::new(unsafe { OwnedFd::from_raw_fd(fd) })
+                });
                 if self.listener.is_none() {
-                    let lack = "refused system calls are not told: another program listens to them";
+                    let lack = "refused system calls are not told: there was no listener to be had";
                     self.confinement.lacks.push(lack.to_owned());
                 }
             }
@@ -355,21 +356,4 @@ impl Drop for Container {
 pub(crate) fn signal_set(status: &str, key: &str) -> Option<u64> {
     let line = status.lines().find_map(|line| line.strip_prefix(key))?;
     u64::from_str_radix(line.trim(), 16).ok()
-}
-
-/// The descriptor that a socket holds, if any.
-#[allow(unsafe_code)]
-fn received(socket: &OwnedFd) -> Option<OwnedFd> {
-    let mut byte = [0; 1];
-    let mut parts = [io::IoSliceMut::new(&mut byte)];
-    let mut space = nix::cmsg_space!(i32);
-    let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_CMSG_CLOEXEC;
-    let message = recvmsg::<()>(socket.as_raw_fd(), &mut parts, Some(&mut space), flags).ok()?;
-    message.cmsgs().ok()?.find_map(|control| match control {
-        ControlMessageOwned::ScmRights(fds) => {
-            // SAFETY: the kernel has just made it for this process, and nobody else owns it.
-            fds.first().map(|&fd| unsafe { OwnedFd::from_raw_fd(fd) })
-        }
-        _ => None,
-    })
 }

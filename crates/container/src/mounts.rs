@@ -18,7 +18,7 @@ use nix::{
 
 use crate::{
     child::{At, Failure},
-    prepared::{CgroupMounts, Prepared},
+    prepared::{CgroupMounts, Host, Prepared},
     sys,
 };
 
@@ -57,7 +57,7 @@ pub(crate) fn enter_root(prepared: &Prepared) -> Result<Dev, Failure<'_>> {
     let dev =
         sys::open_tree(c"dev", libc::AT_RECURSIVE).at("open_tree on the tmpfs for changes")?;
     let overlay = Some(c"overlay");
-    let options = Some(c"lowerdir=/proc/self/fd/0,upperdir=upper,workdir=work");
+    let options = Some(prepared.overlay);
     // nodev: CAP_MKNOD must not reach the host's devices, and no devices cgroup guards them.
     mount(overlay, c".", overlay, MsFlags::MS_NODEV, options).at("mount overlay on /")?;
     chdir(tree).at("chdir to the new root")?;
@@ -234,10 +234,11 @@ const EMPTY: &CStr = c"/dev/mqueue";
 const READ_ONLY: [&CStr; 5] =
     [c"/proc/bus", c"/proc/fs", c"/proc/irq", c"/proc/sys", c"/proc/sysrq-trigger"];
 
-/// Covers the masked paths and makes the read-only ones so. What a kernel lacks is skipped. Bound
+/// Covers the masked paths, those of each CPU too, and makes the read-only ones so. What a kernel lacks is skipped. Bound
 /// rather than each a tmpfs, which costs the kernel three times as much.
-pub(crate) fn mask() -> Result<(), Failure<'static>> {
-    for (path, kind) in MASKED {
+pub(crate) fn mask(host: &Host) -> Result<(), Failure<'static>> {
+    let of_cpus = host.masked.iter().map(|path| (path.as_c_str(), Covers::Directory));
+    for (path, kind) in MASKED.into_iter().chain(of_cpus) {
         let covered = match cover(path, kind) {
             // One cannot cover the other.
             Err(Errno::ENOTDIR) if kind == Covers::File => cover(path, Covers::Directory),

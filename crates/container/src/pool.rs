@@ -19,15 +19,13 @@ pub(crate) type Error = Box<dyn std::error::Error + Send + Sync>;
 #[derive(Debug)]
 pub(crate) struct Network {
     pub(crate) namespace: OwnedFd,
-    pub(crate) host_end: Interface,
-    pub(crate) link: Addressing,
+    /// The host's end and the addresses of its link, if it has one.
+    pub(crate) link: Option<(Interface, Addressing)>,
 }
 
 impl Network {
     /// Makes the one of this number.
-    pub(crate) fn make(number: u32) -> Result<Self, Error> {
-        let link = Addressing::of(FIRST_SLOT + number);
-        let host_end = Interface::new(&format!("c-pool{number}"))?;
+    pub(crate) fn make(number: u32, linked: bool) -> Result<Self, Error> {
         let namespace = in_thread(|| {
             unshare(CloneFlags::CLONE_NEWNET)?;
             Control::open()
@@ -35,7 +33,12 @@ impl Network {
                 .map_err(|error| io::Error::from_raw_os_error(error.errno))?;
             Ok(File::open("/proc/thread-self/ns/net")?.into())
         })?;
-        let network = Self { namespace, host_end, link };
+        if !linked {
+            return Ok(Self { namespace, link: None });
+        }
+        let link = Addressing::of(FIRST_SLOT + number);
+        let host_end = Interface::new(&format!("c-pool{number}"))?;
+        let network = Self { namespace, link: Some((host_end, link)) };
         create_veth(&host_end, &Interface::ETH0, &link, Netns::Fd(network.namespace.as_fd()))?;
         in_thread(|| {
             setns(&network.namespace, CloneFlags::CLONE_NEWNET)?;

@@ -2,6 +2,7 @@
 
 use std::{
     ffi::{CStr, CString, NulError},
+    fs,
     os::{fd::OwnedFd, unix::ffi::OsStrExt},
     sync::Arc,
 };
@@ -31,6 +32,27 @@ pub(crate) struct Host {
     pub(crate) ignored: u64,
     pub(crate) surroundings: Surroundings,
     pub(crate) filters: Filters,
+    /// `thermal_throttle` of each CPU that has one: from it one can learn what others do.
+    pub(crate) masked: Vec<CString>,
+}
+
+impl Host {
+    pub(crate) fn look() -> Self {
+        let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+        let cpus = fs::read_dir("/sys/devices/system/cpu").into_iter().flatten().flatten();
+        let throttle = |cpu: fs::DirEntry| {
+            let path = cpu.path().join("thermal_throttle");
+            path.is_dir()
+                .then(|| CString::new(path.into_os_string().into_encoded_bytes()).ok())
+                .flatten()
+        };
+        Self {
+            ignored: crate::instance::signal_set(&status, "SigIgn:").unwrap_or(0),
+            surroundings: Surroundings::look(),
+            filters: Filters::new(),
+            masked: cpus.filter_map(throttle).collect(),
+        }
+    }
 }
 
 /// The container's network namespace.
@@ -64,6 +86,8 @@ pub(crate) struct Prepared {
     pub(crate) userns: bool,
     /// Device nodes are the host's, bound.
     pub(crate) bind_devices: bool,
+    /// Options of the root's overlay.
+    pub(crate) overlay: &'static CStr,
     /// Options of devpts.
     pub(crate) pts: &'static CStr,
     /// Supplementary groups are as they are.
@@ -106,6 +130,13 @@ impl Prepared {
             net,
             userns,
             bind_devices: userns || host.surroundings.is_nested(),
+            // In a user namespace a directory that was removed can be marked by a `user.` attribute
+            // only, which a tmpfs has since Linux 6.6.
+            overlay: if userns || host.surroundings.is_nested() {
+                c"lowerdir=/proc/self/fd/0,upperdir=upper,workdir=work,userxattr"
+            } else {
+                c"lowerdir=/proc/self/fd/0,upperdir=upper,workdir=work"
+            },
             pts: if userns || host.surroundings.has_group(TTY) {
                 c"newinstance,ptmxmode=0666,mode=0620,gid=5"
             } else {
@@ -130,11 +161,9 @@ impl Prepared {
 }
 
 fn settings(workload: &Workload) -> Result<Vec<(CString, String, String)>, NulError> {
-    let score = workload
-        .oom_score_adj
-        .map(|score| ("/proc/self/oom_score_adj".to_owned(), score.to_string()));
-    let files = workload.sysctl_files().into_iter().chain(score);
+    let files = workload.sysctl_files();
     files
+        .into_iter()
         .map(|(path, value)| {
             let step = format!("write {value} to {path}");
             Ok((CString::new(path)?, value, step))

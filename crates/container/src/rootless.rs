@@ -11,6 +11,7 @@ use std::{
     process::{Child, Command, Stdio},
 };
 
+use compare_spec::{ContainerVariant, Image};
 use nix::{
     sched::{CloneFlags, unshare},
     unistd::{getegid, geteuid, getpid},
@@ -68,10 +69,25 @@ pub fn become_root_of_a_user_namespace() -> io::Result<Ids> {
     {
         return Ok(Ids(range.count + 1));
     }
-    fs::write("/proc/self/setgroups", "deny")?;
-    fs::write("/proc/self/uid_map", format!("0 {uid} 1"))?;
-    fs::write("/proc/self/gid_map", format!("0 {gid} 1"))?;
+    if fs::read_to_string("/proc/self/uid_map").is_ok_and(|map| !map.is_empty()) {
+        return Err(io::Error::other(
+            "newgidmap refused (above), after newuidmap had not: see /etc/subgid",
+        ));
+    }
+    map("setgroups", "deny")?;
+    map("uid_map", &format!("0 {uid} 1"))?;
+    map("gid_map", &format!("0 {gid} 1"))?;
     Ok(Ids(1))
+}
+
+/// Writes one of the files that give a user namespace its ids.
+fn map(name: &str, text: &str) -> io::Result<()> {
+    let path = format!("/proc/self/{name}");
+    fs::write(&path, text).map_err(|error| {
+        let remedy = "where there is such a thing: sysctl kernel.apparmor_restrict_unprivileged_userns=0, or an \
+                      AppArmor profile that allows user namespaces";
+        io::Error::new(error.kind(), format!("write `{text}` to {path}: {error} ({remedy})"))
+    })
 }
 
 /// Lets the mapper go on; whether it mapped.
@@ -127,7 +143,7 @@ impl Range {
             "read go && newuidmap {pid} 0 {uid} 1 1 {uids} {count} && newgidmap {pid} 0 {gid} 1 1 {gids} {count}"
         );
         let shell = ["-c", script.as_str()];
-        Command::new("sh").args(shell).stdin(Stdio::piped()).stderr(Stdio::null()).spawn()
+        Command::new("sh").args(shell).stdin(Stdio::piped()).spawn()
     }
 }
 
@@ -153,6 +169,16 @@ impl Surroundings {
     /// Whether it is not the first one: nobody in it can make device nodes, or give out ids.
     pub(crate) fn is_nested(&self) -> bool {
         self.uids.0 != [(0, 0, u32::MAX)]
+    }
+
+    /// Why an image's user cannot be had, if so.
+    pub(crate) fn lacks(&self, image: &Image, variant: ContainerVariant) -> Option<String> {
+        let there = variant == ContainerVariant::Userns
+            || (self.uids.outside(image.uid).is_some() && self.gids.outside(image.gid).is_some());
+        if there && (image.groups.is_empty() || !self.no_setgroups) {
+            return None;
+        }
+        Some(format!("the user namespace has {}", Ids(1)))
     }
 
     /// Whether it has this group.

@@ -40,7 +40,11 @@ fn wait(name: &Interface, patience: Duration) -> io::Result<()> {
     while if_nametoindex(name.to_string().as_str()).is_ok() {
         let left = patience.saturating_sub(begin.elapsed());
         if left.is_zero() {
-            return Err(io::ErrorKind::TimedOut.into());
+            let seconds = patience.as_secs_f64();
+            return Err(io::Error::new(
+                io::ErrorKind::TimedOut,
+                format!("still there after {seconds} s"),
+            ));
         }
         let timeout = PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX);
         match poll(&mut [PollFd::new(notices.as_fd(), PollFlags::POLLIN)], timeout) {

@@ -3,10 +3,11 @@
 use std::{
     os::fd::{AsFd, BorrowedFd},
     sync::Arc,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use nix::{
+    errno::Errno,
     poll::{PollFd, PollFlags, ppoll},
     sys::{
         eventfd::{EfdFlags, EventFd},
@@ -44,7 +45,14 @@ impl Cancel {
     /// Lets this time pass, less if it is cancelled meanwhile; whether it was.
     pub fn wait(&self, time: Duration) -> bool {
         let mut fds = [PollFd::new(self.event.as_fd(), PollFlags::POLLIN)];
-        ppoll(&mut fds, Some(TimeSpec::from_duration(time)), None).is_ok_and(|ready| ready > 0)
+        let begin = Instant::now();
+        loop {
+            let left = TimeSpec::from_duration(time.saturating_sub(begin.elapsed()));
+            match ppoll(&mut fds, Some(left), None) {
+                Err(Errno::EINTR) => {}
+                result => return result.is_ok_and(|ready| ready > 0),
+            }
+        }
     }
 
     /// Readable once cancelled.

@@ -101,7 +101,7 @@ pub fn run(setting: Setting<'_>, tell: &mut dyn FnMut(RunEvent)) -> Result<bool,
             continue;
         }
         let backend = &mut *backends[places[slot.side]];
-        backend.prepare();
+        backend.prepare(&plan.workload);
         if cancel.wait(plan.gap.0) {
             break;
         }

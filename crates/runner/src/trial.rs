@@ -156,9 +156,9 @@ impl Fail for Trial {
         let grace = grace(plan, cancel);
         let refused_forks = instance.leaf().pids_limit_hits().unwrap_or(0);
         if let Err(error) = instance.stop(grace) {
-            self.fail(Outcome::Leaked, format!("could not be released: {error}"));
+            self.fail(Outcome::Leaked, format!("could not be released: {}", chain(&error)));
         } else if let Err(error) = instance.until_gone(GONE) {
-            self.fail(Outcome::Leaked, format!("not gone after {} s: {error}", GONE.as_secs()));
+            self.fail(Outcome::Leaked, format!("could not be seen gone: {}", chain(&error)));
         }
         self.events_ns = instance.timeline().events();
         if let (Some(stop), Some(stopped)) = (self.events_ns.stop, self.events_ns.stopped)
@@ -204,6 +204,10 @@ pub(crate) fn wait_until_ready(
 
 /// The whole chain of causes in one line.
 pub(crate) fn why_not_started(error: &StartError) -> String {
+    chain(error)
+}
+
+fn chain(error: &dyn Error) -> String {
     let mut why = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {
@@ -252,7 +256,7 @@ fn words(exit: &Exit) -> String {
     match exit {
         Exit::Code { code } => format!("it exited with {code}"),
         Exit::Signal { signal: nix::libc::SIGSYS } => {
-            "it was killed by SIGSYS: a system call of another architecture".to_owned()
+            "it was killed by SIGSYS, such as for a system call of another architecture".to_owned()
         }
         Exit::Signal { signal } => match nix::sys::signal::Signal::try_from(*signal) {
             Ok(signal) => format!("it was killed by {signal}"),

@@ -47,7 +47,10 @@ pub fn run(arguments: Run) -> Result<Code> {
 fn enter_rootless() -> Result<()> {
     match place::enter_rootless() {
         Some(finding) if finding.ok => eprintln!("rootless: {}", finding.evidence),
-        Some(finding) => anyhow::bail!("rootless: {}", finding.evidence),
+        Some(finding) => {
+            let remedy = finding.remedy.unwrap_or_default();
+            anyhow::bail!("rootless: {}\n  {remedy}", finding.evidence)
+        }
         None => {}
     }
     Ok(())

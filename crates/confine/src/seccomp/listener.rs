@@ -45,8 +45,10 @@ impl Listener {
         match unsafe { libc::poll(&raw mut asked, 1, 0) } {
             -1 => return interrupted(io::Error::last_os_error()),
             0 => return Ok(Notice::Nothing),
-            _ if asked.revents & libc::POLLIN as c_short == 0 => return Ok(Notice::Over),
-            _ => {}
+            _ if asked.revents & libc::POLLIN as c_short != 0 => {}
+            _ if asked.revents & libc::POLLHUP as c_short != 0 => return Ok(Notice::Over),
+            // Interrupted.
+            _ => return Ok(Notice::Nothing),
         }
         // SAFETY: all zeroes are a valid seccomp_notif, and what the kernel wants to find.
         let mut call: seccomp_notif = unsafe { mem::zeroed() };

@@ -229,7 +229,7 @@ fn many_refusals_are_counted(world: &mut World) {
     assert_eq!(told, [("reboot", 5000)]);
 }
 
-fn limits_and_settings_hold(world: &mut World) {
+pub fn limits_and_settings_hold(world: &mut World) {
     let paths = [
         "/proc/self/limits",
         "/proc/self/oom_score_adj",

@@ -89,18 +89,29 @@ fn a_user_namespace_has_all_it_needs(world: &mut World) {
         workload.command[0] = "/missing".to_owned();
         let failed = Exit::ExecFailed { errno: libc::ENOENT, path: "/missing".to_owned() };
         assert_eq!(world.run(&workload).exit, failed);
+        // A directory of the image can go, with what is in it: where the tmpfs can mark it as gone.
+        let tree = world.image.tree.join("there");
+        fs::create_dir(&tree).unwrap();
+        fs::write(tree.join("file"), "x").unwrap();
+        let workload = world.workload("remove", &["/there"]);
+        let output = world.output(&workload);
+        fs::remove_dir_all(tree).unwrap();
+        assert!(output.contains("/there: []"), "{output}");
+        crate::isolation::limits_and_settings_hold(world);
         serve(world);
     });
 }
 
 fn a_pooled_network_answers(world: &mut World) {
     with(world, ContainerVariant::Pooled, |world| {
+        let mut workload = world.workload("serve", &["80"]);
+        workload.port = Some(80);
         for _ in 0..3 {
-            world.backend.prepare();
+            world.backend.prepare(&workload);
             serve(world);
         }
         // One that was made and is not needed goes with the backend.
-        world.backend.prepare();
+        world.backend.prepare(&workload);
     });
 }
 

@@ -23,6 +23,9 @@ pub fn run(mode: &str, args: &[String]) -> i32 {
         "write" => args
             .iter()
             .for_each(|path| println!("{path}: {}", show(fs::write(path, b"x").map(|()| "")))),
+        "remove" => args
+            .iter()
+            .for_each(|path| println!("{path}: {}", show(fs::remove_dir_all(path).map(|()| "")))),
         "list" => args.iter().for_each(|path| list(path)),
         "open-device" => open_device(arg(0)),
         "facts" => facts(),

@@ -140,12 +140,19 @@ impl Workload {
     }
 }
 
+/// Descriptors that a start has open until its `execve`.
+const LEAST_FILES: u64 = 8;
+
 fn check_rlimits(limits: &BTreeMap<Resource, [Ceiling; 2]>) -> Result<(), (&'static str, String)> {
     for (resource, [soft, hard]) in limits {
         let name = format!("{resource:?}").to_lowercase();
         if soft.number() > hard.number() {
             let problem =
                 format!("`{name}`: the soft limit is above the hard one: write [soft, hard]");
+            return Err(("rlimits", problem));
+        }
+        if *resource == Resource::Nofile && soft.number() < LEAST_FILES {
+            let problem = format!("`nofile`: a start itself takes {LEAST_FILES}: use that or more");
             return Err(("rlimits", problem));
         }
         if *resource == Resource::Nofile && hard.number() == u64::MAX {
