@@ -139,8 +139,10 @@ impl ContainerBackend {
         }
         let ids = if userns { userns::first_id(request.slot) } else { 0 };
         let (uid, gid) = (ids + request.image.uid, ids + request.image.gid);
-        fchown(&ends.output, Some(uid.into()), Some(gid.into()))
-            .to(|| "give the output pipe to the workload's user".to_owned())?;
+        if (uid, gid) != (0, 0) {
+            fchown(&ends.output, Some(uid.into()), Some(gid.into()))
+                .to(|| "give the output pipe to the workload's user".to_owned())?;
+        }
         let mut flags = NAMESPACES;
         let network = match &pooled {
             Some(pooled) => {

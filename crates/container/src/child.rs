@@ -154,10 +154,10 @@ fn become_workload<'a>(p: &'a Prepared, told: &mut Told) -> Result<Infallible, F
     sys::setgid(p.gid).at("setgid")?;
     sys::keep_capabilities(compare_wire::DEFAULT_CAPABILITIES).at("capset")?;
     sys::setuid(p.uid).at("setuid")?;
-    sys::prctl(libc::PR_SET_NO_NEW_PRIVS, 1).at("set no_new_privs")?;
     // Changing the user has cleared it (prctl(2)).
     sys::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL as u64).at("set the parent death signal")?;
     let _ = umask(Mode::from_bits_truncate(0o022));
+    // Sets no_new_privs too.
     let listener = p.host.filters.install().at("install the system call filter")?;
     if let Some(listener) = listener {
         // Open across execve as little as anything else here, and with this program by then.
