@@ -41,10 +41,11 @@ pub(super) fn facts(view: &View) -> [Block; 2] {
         facts.push(("kernel", kernels.join(", ")));
     }
     // The monitor is the same in every start mode.
-    let mut confined: Vec<String> =
-        view.sides.iter().filter_map(|side| confinement(view, side)).collect();
-    confined.dedup();
-    facts.extend(confined.into_iter().map(|text| ("confined", text)));
+    // Once for each backend: its start modes differ in who they are only.
+    let mut told = BTreeSet::new();
+    let confined = view.sides.iter().filter_map(|side| Some((side, confinement(view, side)?)));
+    let confined = confined.filter(|(side, _)| told.insert(&side.backend));
+    facts.extend(confined.map(|(_, text)| ("confined", text)));
     facts.extend(
         view.record
             .snapshots
