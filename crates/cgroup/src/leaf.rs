@@ -85,7 +85,10 @@ impl Leaf {
     }
 
     /// The directory, for `CLONE_INTO_CGROUP`; none on v1, where a process joins by itself.
-    pub(crate) fn directory_fd(&self) -> io::Result<Option<OwnedFd>> {
+    ///
+    /// # Errors
+    /// It cannot be opened, because the leaf is gone.
+    pub fn directory_fd(&self) -> io::Result<Option<OwnedFd>> {
         if self.mode != CgroupMode::V2 {
             return Ok(None);
         }

@@ -64,11 +64,11 @@ pub unsafe fn clone_into(
     let tasks = leaf.tasks_fds()?;
     let parent = pidfd_of_this()?;
     let mut pidfd: RawFd = -1;
-    let mut args = clone_args {
+    let mut args = CloneArgs {
         flags: flags | libc::CLONE_PIDFD as u64 | CLONE_CLEAR_SIGHAND,
         pidfd: &raw mut pidfd as u64,
         exit_signal: libc::SIGCHLD as u64,
-        ..clone_args::default()
+        ..CloneArgs::default()
     };
     if let Some(directory) = &directory {
         args.flags |= CLONE_INTO_CGROUP;
@@ -77,7 +77,7 @@ pub unsafe fn clone_into(
     // SAFETY: `args` is a clone_args of the size given, `pidfd` outlives the call, and without
     // CLONE_VM the child works on its own copy of this stack. What runs in the child keeps to
     // async-signal-safe calls: here below, and in `child` by this function's own contract.
-    match unsafe { libc::syscall(libc::SYS_clone3, &raw mut args, mem::size_of::<clone_args>()) } {
+    match unsafe { libc::syscall(libc::SYS_clone3, &raw mut args, mem::size_of::<CloneArgs>()) } {
         -1 => Err(io::Error::last_os_error()),
         0 => {
             let code = if begin(&parent, &tasks) { child() } else { NOT_STARTED };
@@ -181,25 +181,26 @@ impl AsFd for Child {
     }
 }
 
-/// linux/sched.h; libc has it as a c_int it does not fit.
-const CLONE_CLEAR_SIGHAND: u64 = 0x1_0000_0000;
-/// linux/sched.h, Linux 5.7.
-const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
+/// Signal handlers go back to their defaults (linux/sched.h, Linux 5.5); libc has it as a c_int it does
+/// not fit.
+pub const CLONE_CLEAR_SIGHAND: u64 = 0x1_0000_0000;
+/// Born in [`CloneArgs::cgroup`] (linux/sched.h, Linux 5.7).
+pub const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
 
-/// `struct clone_args` of linux/sched.h, CLONE_ARGS_SIZE_VER2.
+/// `struct clone_args` of linux/sched.h, CLONE_ARGS_SIZE_VER2; clone3(2) explains the fields.
 #[repr(C)]
-#[derive(Default)]
-#[allow(non_camel_case_types)]
-struct clone_args {
-    flags: u64,
-    pidfd: u64,
-    child_tid: u64,
-    parent_tid: u64,
-    exit_signal: u64,
-    stack: u64,
-    stack_size: u64,
-    tls: u64,
-    set_tid: u64,
-    set_tid_size: u64,
-    cgroup: u64,
+#[derive(Debug, Default)]
+#[allow(missing_docs, reason = "clone3(2) explains them by these names")]
+pub struct CloneArgs {
+    pub flags: u64,
+    pub pidfd: u64,
+    pub child_tid: u64,
+    pub parent_tid: u64,
+    pub exit_signal: u64,
+    pub stack: u64,
+    pub stack_size: u64,
+    pub tls: u64,
+    pub set_tid: u64,
+    pub set_tid_size: u64,
+    pub cgroup: u64,
 }

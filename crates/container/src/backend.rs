@@ -100,6 +100,15 @@ impl ContainerBackend {
         timeline: &mut Timeline,
     ) -> Result<Container, Refusal> {
         let workload = request.workload;
+        let userns = self.variant == ContainerVariant::Userns;
+        if userns && self.host.surroundings.is_nested() {
+            let why = "only root can: an ordinary user's containers are in a user namespace anyway, \
+                       use --backend container";
+            return Err(("give out ids".to_owned(), why.into()));
+        }
+        if let Some(why) = self.host.surroundings.lacks(request.image, self.variant) {
+            return Err((format!("be the user {} in it", request.image.uid), why.into()));
+        }
         // Made now, within the time, if nobody had it made before.
         let pooled = match (self.variant, self.pooled.take()) {
             (ContainerVariant::Pooled, None) => Some(self.another_network(workload)),
@@ -127,16 +136,7 @@ impl ContainerBackend {
             .parent
             .create_leaf(request.name, &limits)
             .to(|| format!("create the cgroup of {}", request.name))?;
-        if let Some(why) = self.host.surroundings.lacks(request.image, self.variant) {
-            return Err((format!("be the user {} in it", request.image.uid), why.into()));
-        }
         let (pipes, ends) = channels().to(|| "create the pipes to the container".to_owned())?;
-        let userns = self.variant == ContainerVariant::Userns;
-        if userns && self.host.surroundings.is_nested() {
-            let why = "only root can: an ordinary user's containers are in a user namespace anyway, \
-                       use --backend container";
-            return Err(("give out ids".to_owned(), why.into()));
-        }
         let ids = if userns { userns::first_id(request.slot) } else { 0 };
         let (uid, gid) = (ids + request.image.uid, ids + request.image.gid);
         if (uid, gid) != (0, 0) {
@@ -165,9 +165,8 @@ impl ContainerBackend {
             .to(|| "clone into new namespaces (needs root, or CAP_SYS_ADMIN)".to_owned())?;
         let pid = child.pid;
         // From here on dropping the container undoes everything.
-        let confinement = self.confinement(request, ids);
         let mut container =
-            Container::new(child, leaf, pipes, workload, self.kernel_release.clone(), confinement);
+            Container::new(child, leaf, pipes, workload, self.kernel_release.clone());
         if userns {
             let attempt = || "map the ids of the user namespace".to_owned();
             userns::map(pid, ids).to(attempt)?;
@@ -194,6 +193,8 @@ impl ContainerBackend {
         }
         timeline.reach(Phase::Created);
         release(&prepared.ends.release).to(|| "release the container".to_owned())?;
+        // Only told about: what it takes is not the start's.
+        container.confined(self.confinement(request, ids));
         Ok(container)
     }
 

@@ -69,7 +69,6 @@ impl Container {
         pipes: Pipes,
         workload: &Workload,
         kernel_release: Option<String>,
-        confinement: Confinement,
     ) -> Self {
         Self {
             child,
@@ -79,7 +78,7 @@ impl Container {
             handover: pipes.listener,
             listener: None,
             refused: BTreeMap::new(),
-            confinement,
+            confinement: Confinement::default(),
             timeline: Timeline::start(),
             link: None,
             network: None,
@@ -96,6 +95,11 @@ impl Container {
     /// It has a link, which is to be deleted with it.
     pub(crate) fn linked(&mut self, host_end: Interface, address: Ipv4Addr) {
         self.link = Some((host_end, address));
+    }
+
+    /// What its workload runs without, for the record.
+    pub(crate) fn confined(&mut self, confinement: Confinement) {
+        self.confinement = confinement;
     }
 
     /// Keeps its network namespace for as long as it is not released.

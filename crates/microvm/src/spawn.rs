@@ -13,44 +13,18 @@
 
 use std::{
     arch::asm,
-    fs::File,
     io,
     mem::{MaybeUninit, size_of},
-    os::{
-        fd::{AsRawFd, FromRawFd, OwnedFd, RawFd},
-        unix::fs::OpenOptionsExt,
-    },
+    os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd},
 };
 
 use compare_cgroup::{
     Leaf,
-    spawn::{Child, NOT_STARTED, clone_into},
+    spawn::{CLONE_CLEAR_SIGHAND, CLONE_INTO_CGROUP, Child, CloneArgs, NOT_STARTED, clone_into},
 };
 
 /// Stack of the child until it is another program: it nests few calls.
 const STACK_BYTES: usize = 64 << 10;
-
-/// linux/sched.h; libc has it as a c_int it does not fit.
-const CLONE_CLEAR_SIGHAND: u64 = 0x1_0000_0000;
-/// linux/sched.h, Linux 5.7.
-const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
-
-/// `struct clone_args` of linux/sched.h, CLONE_ARGS_SIZE_VER2.
-#[repr(C)]
-#[derive(Default)]
-struct CloneArgs {
-    flags: u64,
-    pidfd: u64,
-    child_tid: u64,
-    parent_tid: u64,
-    exit_signal: u64,
-    stack: u64,
-    stack_size: u64,
-    tls: u64,
-    set_tid: u64,
-    set_tid_size: u64,
-    cgroup: u64,
-}
 
 /// What the child needs, on the stack of the thread that stands still.
 struct Start<F> {
@@ -71,14 +45,10 @@ struct Start<F> {
 /// # Errors
 /// The leaf's directory cannot be opened, or clone3(2) fails.
 pub unsafe fn spawn<F: FnMut() -> i32>(leaf: &Leaf, child: F) -> io::Result<Child> {
-    if !leaf.v1_controllers().is_empty() {
+    let Some(directory) = leaf.directory_fd()? else {
         // SAFETY: what `child` may do there is more than what it may do here.
         return unsafe { clone_into(leaf, 0, child) };
-    }
-    let directory = File::options()
-        .read(true)
-        .custom_flags(libc::O_PATH | libc::O_DIRECTORY | libc::O_CLOEXEC)
-        .open(leaf.path())?;
+    };
     // SAFETY: getpid(2) takes nothing.
     let mut start = Start { parent: unsafe { libc::getpid() }, child };
     // Left as it is, so that pages which are not needed are not touched.

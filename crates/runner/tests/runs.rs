@@ -4,6 +4,7 @@
 use std::{
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
+    time::{Duration, Instant},
 };
 
 use compare_backend::{
@@ -149,6 +150,30 @@ fn every_trial_is_told_and_recorded() {
     let warmups =
         events.iter().filter(|event| matches!(event, RunEvent::Done { warmup: true, .. })).count();
     assert_eq!(warmups, 2);
+}
+
+/// The machine is left idle before each trial, warm-ups too, and a cancelled run does not wait for it.
+#[test]
+fn a_gap_lies_before_each_trial() {
+    let _alone = ALONE.lock();
+    let mut plan = plan(&["a"], 2, UP);
+    plan.gap = compare_spec::Span(Duration::from_millis(60));
+    let fake = || vec![FakeBackend::new("a", vec![Script::Say("a is up".into())])];
+    let begin = Instant::now();
+    let Some(_) = events(&plan, fake(), &Cancel::new().unwrap()) else { return };
+    assert!(begin.elapsed() >= 3 * plan.gap.0, "{:?}", begin.elapsed());
+
+    plan.gap = compare_spec::Span(Duration::from_secs(3600));
+    let cancel = Cancel::new().unwrap();
+    let (told, begun) = std::sync::mpsc::channel();
+    let other = cancel.clone();
+    let canceller = std::thread::spawn(move || {
+        begun.recv().unwrap();
+        other.cancel();
+    });
+    let events = events_seen(&plan, fake(), &cancel, &mut |_| told.send(()).unwrap_or_default());
+    canceller.join().unwrap();
+    assert!(matches!(events.unwrap().last(), Some(RunEvent::End { interrupted: true })));
 }
 
 #[test]
