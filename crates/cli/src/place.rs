@@ -48,6 +48,15 @@ impl Abilities {
         }
     }
 
+    /// The same as whoever runs this program would run it: an ordinary user as root of a user
+    /// namespace, which this process then is.
+    pub fn of_this_user() -> Self {
+        let rootless = enter_rootless();
+        let mut found = Self::probe();
+        found.container.splice(0..0, rootless);
+        found
+    }
+
     /// Whether KVM runs Linux guests here.
     pub fn has_kvm(&self) -> bool {
         !matches!(self.kvm.kind, KvmKind::Software | KvmKind::None)

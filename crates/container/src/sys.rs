@@ -116,17 +116,26 @@ pub(crate) fn duplicate_above(from: RawFd, least: RawFd) -> Result<RawFd, Errno>
     if fd < 0 { Err(Errno::last()) } else { Ok(fd) }
 }
 
+/// Room for a cmsghdr and one int, aligned as cmsg(3) wants it.
+type Control = [u64; 4];
+
+/// A message of one part and with control data, to or from whoever the socket is connected to.
+fn message(part: &mut libc::iovec, control: &mut Control) -> libc::msghdr {
+    // SAFETY: all zeroes are a valid msghdr: nothing, to nobody.
+    let mut message: libc::msghdr = unsafe { mem::zeroed() };
+    message.msg_iov = &raw mut *part;
+    message.msg_iovlen = 1;
+    message.msg_control = control.as_mut_ptr().cast();
+    message.msg_controllen = mem::size_of::<Control>();
+    message
+}
+
 /// Sends a descriptor through a Unix socket (unix(7), SCM_RIGHTS), with one byte.
 pub(crate) fn send_descriptor(socket: RawFd, fd: RawFd) -> Result<(), Errno> {
     let mut byte = 0_u8;
     let mut part = libc::iovec { iov_base: (&raw mut byte).cast(), iov_len: 1 };
-    // A cmsghdr and one int, aligned as cmsg(3) wants it.
-    let mut control = [0_u64; 4];
-    // SAFETY: all zeroes are a valid msghdr: nothing to send, to nobody.
-    let mut message: libc::msghdr = unsafe { mem::zeroed() };
-    message.msg_iov = &raw mut part;
-    message.msg_iovlen = 1;
-    message.msg_control = control.as_mut_ptr().cast();
+    let mut control = Control::default();
+    let mut message = message(&mut part, &mut control);
     // SAFETY: plain arithmetic on a length.
     let (space, len) = unsafe {
         let size = mem::size_of::<RawFd>() as u32;
@@ -149,13 +158,8 @@ pub(crate) fn send_descriptor(socket: RawFd, fd: RawFd) -> Result<(), Errno> {
 pub(crate) fn receive_descriptor(socket: RawFd) -> Result<RawFd, Errno> {
     let mut byte = 0_u8;
     let mut part = libc::iovec { iov_base: (&raw mut byte).cast(), iov_len: 1 };
-    let mut control = [0_u64; 4];
-    // SAFETY: all zeroes are a valid msghdr.
-    let mut message: libc::msghdr = unsafe { mem::zeroed() };
-    message.msg_iov = &raw mut part;
-    message.msg_iovlen = 1;
-    message.msg_control = control.as_mut_ptr().cast();
-    message.msg_controllen = mem::size_of_val(&control);
+    let mut control = Control::default();
+    let mut message = message(&mut part, &mut control);
     // SAFETY: the kernel writes to what `message` points to, all of it in this frame.
     let got = unsafe { libc::recvmsg(socket, &raw mut message, libc::MSG_CMSG_CLOEXEC) };
     done(got as libc::c_long)?;

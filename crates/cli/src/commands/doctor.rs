@@ -11,9 +11,7 @@ use crate::{
 };
 
 pub fn run(json: bool) -> Result<Code> {
-    let rootless = place::enter_rootless();
-    let mut abilities = Abilities::probe();
-    abilities.container.splice(0..0, rootless);
+    let abilities = Abilities::of_this_user();
     let both = abilities.obstacles(&["container".to_owned(), "microvm".to_owned()]).is_empty();
     let code = match (both, abilities.has_lab()) {
         (true, _) => Code::Success,
@@ -31,9 +29,7 @@ pub fn run(json: bool) -> Result<Code> {
 /// `compare obstacles`: what [`place::choose`] asks for in a process of its own, since there is no way
 /// back from a user namespace.
 pub fn obstacles(backends: &[String]) -> Result<Code> {
-    let rootless = place::enter_rootless();
-    let mut abilities = Abilities::probe();
-    abilities.container.splice(0..0, rootless);
+    let abilities = Abilities::of_this_user();
     print(
         &abilities.obstacles(backends).iter().map(|line| format!("{line}\n")).collect::<String>(),
     )?;
